@@ -1,0 +1,55 @@
+# Every target works from a bare clone with Python >= 3.11 alone: it makes .venv and installs what it needs there.
+# `make -n` shows what would run; PYTHON=... picks the interpreter, PYTEST_ARGS=... adds to pytest's arguments.
+
+PYTHON ?= $(firstword $(foreach p,python3 python3.11 python3.12 python3.13 python3.14,\
+	$(shell $(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(p))))
+WORKERS ?= 2
+PYTEST_ARGS ?=
+FUZZ_EXAMPLES ?= 2000
+BENCH_ARGS ?=
+
+PY := .venv/bin/python
+comma := ,
+# One stamp per set of extras and content of pyproject.toml: a changed dependency list installs again.
+HASH := $(shell cksum < pyproject.toml | cut -d' ' -f1)
+STAMP = .venv/.installed-$(1)-$(HASH)
+PYTEST = $(PY) -m pytest -n $(WORKERS) --dist loadscope
+
+.PHONY: demo test lint unit bench bench-ops fuzz clean
+.DEFAULT_GOAL := test
+.NOTPARALLEL:  # two pip runs in one .venv would race
+
+demo: $(call STAMP,test)
+	$(PY) -m examples.demo
+
+test: lint unit
+
+unit: $(call STAMP,test+dev)
+	$(PYTEST) $(PYTEST_ARGS)
+
+lint: $(call STAMP,test+dev)
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+
+bench: $(call STAMP,bench)
+	$(PY) -m bench $(BENCH_ARGS)
+
+# Per-operator regressions, on pytest-benchmark: serial, and compared with the last saved run where there is one.
+bench-ops: $(call STAMP,bench)
+	$(PY) -m pytest bench --benchmark-enable --benchmark-only --benchmark-autosave $(PYTEST_ARGS)
+
+# The hypothesis tests again, with random seeds and many more examples than `make test` has time for.
+fuzz: $(call STAMP,test)
+	FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(PYTEST) --hypothesis-profile=fuzz -m hypothesis $(PYTEST_ARGS)
+
+$(PY):
+	@test -n "$(PYTHON)" || { echo "tensorlang needs Python >= 3.11 on PATH (or make PYTHON=/path/to/python3)"; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/.installed-%-$(HASH): | $(PY)
+	$(PY) -m pip install --quiet --disable-pip-version-check --editable ".[$(subst +,$(comma),$*)]"
+	@touch "$@"
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

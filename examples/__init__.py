@@ -1,0 +1,1 @@
+"""Examples that run, each by ``python -m examples.NAME``: demo, dense, custom_operator, compile_model."""

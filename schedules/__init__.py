@@ -1,0 +1,1 @@
+"""Default schedules, installed as tensorlang.schedules: Schedule -> Schedule, on tensorlang's public API alone."""

@@ -1,0 +1,31 @@
+"""The default schedule of CPUs: rules that look at the structure of a program, written in the schedule language.
+
+    injective producers           inlined, unless a contraction would compute them again and again
+    reductions along rows         softmax, layer norm: one row at a time, partial sums in vector lanes
+    other reductions              matmul, convolution, pooling: register tiles, packed constant operands, epilogue fused
+    everything else               vectorised along the last axis, parallel over the rest
+"""
+
+from __future__ import annotations
+
+from tensorlang.schedule import Schedule
+from tensorlang.schedule.rules import Machine
+
+from .elementwise import schedule_elementwise
+from .inline import inline_injective
+from .rows import schedule_rows
+from .tile import schedule_tile
+
+
+def schedule(s: Schedule, machine: Machine) -> None:
+    """Apply the default rules to `s`."""
+    inline_injective(s)
+    if schedule_rows(s, machine):
+        return
+    done: set[str] = set()
+    for stage in list(s.stages):
+        if stage.name not in done and s.block(stage).init is not None:
+            done |= schedule_tile(s, stage, machine)
+    for stage in list(s.stages):
+        if stage.name not in done:
+            schedule_elementwise(s, stage, machine)

@@ -1,0 +1,87 @@
+"""What the rules ask about a stage: who reads it, how an axis runs through memory, how much work there is."""
+
+from __future__ import annotations
+
+from tensorlang.ir.buffer import Buffer
+from tensorlang.ir.expr import Expr
+from tensorlang.ir.reduction import reduction_of
+from tensorlang.ir.stmt import Block, Store
+from tensorlang.ir.tree import read_buffers
+from tensorlang.ir.visitor import blocks, free_vars, loads, walk
+from tensorlang.schedule import Schedule
+from tensorlang.symbolic.affine import linear_form
+
+PARALLEL_WORK = 32 * 1024  # scalar operations below which a parallel region costs more than it gains
+
+
+def store_of(block: Block) -> Store:
+    """The block's store (blocks of te programs have exactly one)."""
+    assert isinstance(block.body, Store)
+    return block.body
+
+
+def source_of(block: Block) -> Expr:
+    """What the block adds up, or stores."""
+    reduction = reduction_of(block)
+    return reduction.source if reduction else store_of(block).value
+
+
+def is_reduction(block: Block) -> bool:
+    return block.init is not None
+
+
+def readers_of(s: Schedule, buffer: Buffer) -> list[Block]:
+    return [b for b in blocks(s.func.body) if buffer in read_buffers(b) and store_of(b).buffer is not buffer]
+
+
+def spatial_vars(block: Block) -> list[Expr]:
+    return [it.var for it in block.iters if it.kind == "spatial"]
+
+
+def reduce_vars(block: Block) -> list[Expr]:
+    return [it.var for it in block.iters if it.kind == "reduce"]
+
+
+def extent(block: Block, var: Expr) -> int | None:
+    """The constant extent of an iteration variable, or None."""
+    size = next(it.extent for it in block.iters if it.var is var)
+    return size.value if size.op == "const" else None
+
+
+def step(access: Expr, var: Expr) -> str:
+    """How a load moves when `var` grows by one: "still", "unit" (to the next element), or "far"."""
+    if not any(var in free_vars(i) for i in access.args):
+        return "still"
+    if any(var in free_vars(i) for i in access.args[:-1]):
+        return "far"
+    form = linear_form(access.args[-1], {var})
+    return "unit" if form is not None and form[0].get(var) == 1 else "far"
+
+
+def is_contraction(block: Block) -> bool:
+    """A sum of products of two loads, each of which lacks a spatial variable that the other has."""
+    reduction = reduction_of(block)
+    if reduction is None or reduction.kind != "sum" or reduction.source.op != "mul":
+        return False
+    a, b = (set().union(*(free_vars(x) for x in loads(arg))) if loads(arg) else set() for arg in reduction.source.args)
+    own = set(spatial_vars(block))
+    return bool((a - b) & own) and bool((b - a) & own)
+
+
+def work(block: Block) -> int | None:
+    """Scalar operations of the whole stage, or None where a size is symbolic."""
+    total = max(1, sum(1 for n in walk(source_of(block)) if n.op not in ("const", "var")))
+    for it in block.iters:
+        if it.extent.op != "const":
+            return None
+        total *= it.extent.value
+    return total
+
+
+def worth_parallel(amount: int | None) -> bool:
+    return amount is None or amount >= PARALLEL_WORK
+
+
+def is_index_math(e: Expr) -> bool:
+    """A plain load: the stage only moves elements."""
+    return e.op == "load"

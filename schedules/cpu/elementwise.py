@@ -1,0 +1,89 @@
+"""Stages that compute each element once: vectorised along the last axis, parallel over the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tensorlang.ir.expr import Expr
+from tensorlang.ir.visitor import free_vars, loads, walk
+from tensorlang.schedule import Loop, Schedule, Stage
+from tensorlang.schedule.rules import Machine
+
+from .analysis import source_of, store_of, work, worth_parallel
+
+
+def vector_lanes(s: Schedule, stage: Stage, machine: Machine) -> int:
+    """Lanes such that the widest element type of the stage's tensors fills one or two registers."""
+    block = s.block(stage)
+    sizes = [store_of(block).buffer.dtype.nbytes] + [e.value.dtype.nbytes for e in loads(source_of(block))]
+    return machine.lanes(min(8, max(4, max(sizes))))
+
+
+def schedule_elementwise(s: Schedule, stage: Stage, machine: Machine) -> None:
+    """One flat loop where all tensors are read at the element written; else rows and a vectorised last axis."""
+    axes = list(stage.axis)
+    if not axes:
+        return
+    parallel = worth_parallel(work(s.block(stage)))
+    if len(axes) > 1 and _is_flat(s, stage):
+        axes = [stage.fuse(*axes)]
+    rows: Loop | None = None
+    if len(axes) > 1:
+        rows = stage.fuse(*axes[:-1]) if len(axes) > 2 else axes[0]
+    last = axes[-1]
+    outer = _vectorize(s, stage, last, vector_lanes(s, stage, machine))
+    if parallel:
+        target = rows if rows is not None and not _is_one(s, rows) else outer
+        if target is not None:
+            stage.parallel(target)
+
+
+def _vectorize(s: Schedule, stage: Stage, last: Loop, lanes: int) -> Loop | None:
+    """Split `last` into vectors; the loop over them, or None where it is too short to pay."""
+    size = _extent(s, last)
+    if size is not None and size < lanes:
+        if size >= lanes // 2 or size in (4, 8):
+            stage.vectorize(last)
+        return None
+    if not _vectorizable(s, stage):
+        return last
+    outer, inner = stage.split(last, lanes)
+    stage.vectorize(inner)
+    return outer
+
+
+def _vectorizable(s: Schedule, stage: Stage) -> bool:
+    """Integer division by lanes is slower than scalar code."""
+    block = s.block(stage)
+    if not block.iters:
+        return False
+    last = [it for it in block.iters if it.kind == "spatial"][-1].var
+    return not any(n.op in ("floordiv", "floormod") and last in free_vars(n) for n in walk(source_of(block)))
+
+
+def _is_flat(s: Schedule, stage: Stage) -> bool:
+    """Whether every tensor is read exactly at the element that is written, and has its shape."""
+    block = s.block(stage)
+    store = store_of(block)
+    return all(
+        e.args == store.indices and e.value.shape == store.buffer.shape for e in loads(source_of(block)) if e.args
+    ) and all(n.op != "var" or n not in store.indices for n in _outside_loads(source_of(block)))
+
+
+def _outside_loads(e: Expr) -> Iterator[Expr]:
+    """Nodes of `e` that are not inside a load's indices."""
+    stack = [e]
+    while stack:
+        node = stack.pop()
+        yield node
+        if node.op != "load":
+            stack.extend(node.args)
+
+
+def _extent(s: Schedule, loop: Loop) -> int | None:
+    size = s.extent(loop)
+    return size.value if size.op == "const" else None
+
+
+def _is_one(s: Schedule, loop: Loop) -> bool:
+    return _extent(s, loop) == 1

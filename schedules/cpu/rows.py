@@ -1,0 +1,139 @@
+"""Reductions along the last axes, one row at a time: softmax, layer norm, means and maxima of rows."""
+
+from __future__ import annotations
+
+from tensorlang.ir.buffer import Buffer
+from tensorlang.ir.stmt import Block
+from tensorlang.ir.visitor import free_vars, loads
+from tensorlang.schedule import Loop, Schedule, Stage
+from tensorlang.schedule.rules import Machine
+
+from .analysis import (
+    extent,
+    is_contraction,
+    is_reduction,
+    readers_of,
+    reduce_vars,
+    source_of,
+    spatial_vars,
+    step,
+    store_of,
+    work,
+    worth_parallel,
+)
+
+
+def schedule_rows(s: Schedule, machine: Machine) -> bool:
+    """Schedule the whole program row by row if all its reductions run along contiguous rows; says whether it did."""
+    stages = s.stages
+    if any(not is_reduction(s.block(st)) for st in stages[:-1]):
+        return False
+    reductions = [st for st in stages if is_reduction(s.block(st))]
+    if not reductions or not all(_along_row(s.block(st)) for st in reductions):
+        return False
+    total = [work(s.block(st)) for st in stages]
+    if is_reduction(s.block(stages[-1])):
+        last = stages[-1]
+        inner = s.cache_write(last)
+        reductions[-1] = inner
+        output = s[last.name]
+    else:
+        output = stages[-1]
+    row_count = _row_axes(s, output, [store_of(s.block(r)).buffer for r in reductions])
+    if row_count is None:
+        return False
+    axes = list(output.axis)
+    row = _outer_loop(output, axes[:row_count])
+    if row is None:
+        return _whole(s, reductions, output, machine)
+    for stage in reversed(reductions):
+        stage.compute_at(output, row)
+    for stage in reductions:
+        if stage.reduce_axis:
+            _partial(s, stage, stage.reduce_axis[-1], machine)
+    if row_count < len(axes):
+        _vectorize_last(s, output, axes[-1], machine)
+    if worth_parallel(None if None in total else sum(t for t in total if t is not None)):
+        output.parallel(row)
+    return True
+
+
+def _whole(s: Schedule, reductions: list[Stage], output: Stage, machine: Machine) -> bool:
+    """No row axes: everything is reduced to one element; partial results per lane, serially."""
+    for stage in reductions:
+        if stage.reduce_axis:
+            _partial(s, stage, stage.reduce_axis[-1], machine)
+    if output.axis:
+        _vectorize_last(s, output, output.axis[-1], machine)
+    return True
+
+
+def _along_row(block: Block) -> bool:
+    """The innermost reduction variable moves to the next element in some load, and no spatial variable does."""
+    if is_contraction(block) or not reduce_vars(block):
+        return False
+    innermost = reduce_vars(block)[-1]
+    moving = [e for e in loads(source_of(block)) if step(e, innermost) != "still"]
+    if not moving or any(step(e, innermost) != "unit" for e in moving):
+        return False
+    return all(step(e, v) != "unit" for e in moving for v in spatial_vars(block) if extent(block, v) != 1)
+
+
+def _row_axes(s: Schedule, output: Stage, buffers: list[Buffer]) -> int | None:
+    """How many leading axes of `output` select the row, or None if its reads of the reductions do not fit that."""
+    block = s.block(output)
+    own = spatial_vars(block)
+    used: set[int] = set()
+    for e in loads(source_of(block)):
+        if e.value in buffers:
+            for index in e.args:
+                for v in free_vars(index):
+                    if v not in own:
+                        return None
+                    used.add(own.index(v))
+                if index.op not in ("var", "const"):
+                    return None
+    count = max(used, default=-1) + 1
+    # Every axis of extent over one among the leading ones must select a row, else rows would be computed again.
+    for n in range(count):
+        if n not in used and extent(block, own[n]) != 1:
+            return None
+    for buffer in buffers:
+        if any(r.name != output.name and not is_reduction(r) for r in readers_of(s, buffer)):
+            return None
+    return count
+
+
+def _outer_loop(output: Stage, axes: list[Loop]) -> Loop | None:
+    if not axes:
+        return None
+    return output.fuse(*axes) if len(axes) > 1 else axes[0]
+
+
+def _partial(s: Schedule, stage: Stage, loop: Loop, machine: Machine) -> None:
+    """Partial results per vector lane (four registers of them where the row is long), combined at the end."""
+    lanes = machine.lanes(4)
+    size = s.extent(loop)
+    if size.op == "const" and size.value < lanes:
+        return
+    width = 4 * lanes if size.op == "const" and size.value % (4 * lanes) == 0 and size.value >= 8 * lanes else lanes
+    _, inner = stage.split(loop, width)
+    part = stage.rfactor(inner, factor_axis=-1)
+    lane = part.axis[-1]
+    reduce = list(part.reduce_axis)
+    if width > lanes:
+        vectors, lane = part.split(lane, lanes)
+        part.reorder(*reduce, vectors, lane)
+    else:
+        part.reorder(*reduce, lane)
+    part.vectorize(lane)
+    stage.pragma(stage.reduce_axis[-1], "vector_reduce")
+
+
+def _vectorize_last(s: Schedule, output: Stage, last: Loop, machine: Machine) -> None:
+    lanes = machine.lanes(4)
+    size = s.extent(last)
+    if size.op == "const" and size.value < lanes:
+        return
+    _, inner = output.split(last, lanes)
+    output.vectorize(inner)

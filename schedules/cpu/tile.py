@@ -1,0 +1,233 @@
+"""Reductions that vectorise along an output axis: matmul, convolution, pooling, sums over leading axes.
+
+A tile of the output is held in vector registers while the whole reduction runs over it: `rows` consecutive points of one
+axis by `vectors` registers along the last one. Each row's operand is broadcast (or loaded, for depthwise) once per tile
+row, each column operand loaded once per tile column. Constant operands are packed so that a tile reads them in order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+
+from tensorlang.ir.expr import Expr
+from tensorlang.ir.stmt import Block
+from tensorlang.ir.visitor import free_vars, loads
+from tensorlang.schedule import Loop, Schedule, Stage
+from tensorlang.schedule.rules import Machine
+
+from .analysis import (
+    extent,
+    is_contraction,
+    is_reduction,
+    readers_of,
+    reduce_vars,
+    source_of,
+    spatial_vars,
+    step,
+    store_of,
+    work,
+    worth_parallel,
+)
+
+LONG_REDUCTION = 64  # iterations of a tile's reduction from which the cost of finding the tile does not matter
+
+
+def schedule_tile(s: Schedule, stage: Stage, machine: Machine) -> set[str]:
+    """Schedule one reduction with its epilogue; returns the names of the stages that are done."""
+    output = _epilogue(s, stage)
+    if output is None:
+        name = stage.name
+        stage = s.cache_write(stage)
+        output = s[name]
+    packed = _pack_operands(s, stage, machine)
+    block = s.block(stage)
+    axes = spatial_vars(block)
+    done = {stage.name, output.name, *packed}
+    if not axes:
+        return done
+    tile = choose_tile(block, machine)
+    amount = work(block)
+    loops = list(output.axis)
+    column = loops[-1]
+    width = tile.vectors * tile.lanes
+    column_o, column_i = output.split(column, width) if tile.lanes > 1 else (column, None)
+    row_o: Loop | None = None
+    inner: list[Loop] = []
+    outer = loops[:-1]
+    if tile.row_axis is not None and tile.rows > 1:
+        row = outer.pop(tile.row_axis)
+        size = s.extent(row)
+        shift = size.op == "const" and size.value >= tile.rows
+        row_o, row_i = output.split(row, tile.rows, tail="shift_inwards" if shift else "guard")
+        inner.append(row_i)
+    order = [column_o, *outer] + ([row_o] if row_o is not None else []) + inner + ([column_i] if column_i else [])
+    output.reorder(*order)
+    around = [column_o, *outer]
+    long = _reduction_size(block)
+    if row_o is not None and (long is None or long >= LONG_REDUCTION):
+        around.append(row_o)
+        row_o = None
+    at = output.fuse(*around) if len(around) > 1 else around[0]
+    parallel = at
+    stage.compute_at(output, row_o if row_o is not None else at)
+    _vectorize_stage(s, stage, tile)
+    if column_i is not None:
+        vectors, lane = output.split(column_i, tile.lanes)
+        output.vectorize(lane)
+    if worth_parallel(amount):
+        output.parallel(parallel)
+    return done
+
+
+def _vectorize_stage(s: Schedule, stage: Stage, tile: Tile) -> None:
+    axes, reduce = list(stage.axis), list(stage.reduce_axis)
+    if tile.lanes > 1:
+        vectors, lane = stage.split(axes[-1], tile.lanes)
+        stage.reorder(*reduce, *axes[:-1], vectors, lane)
+        stage.vectorize(lane)
+    elif reduce:
+        stage.reorder(*reduce, *axes)
+
+
+def _epilogue(s: Schedule, stage: Stage) -> Stage | None:
+    """The one injective stage that reads the reduction at exactly the element it writes, if it is so."""
+    block = s.block(stage)
+    buffer = store_of(block).buffer
+    readers = readers_of(s, buffer)
+    if len(readers) != 1 or is_reduction(readers[0]):
+        return None
+    reader = readers[0]
+    store = store_of(reader)
+    reads = [e for e in loads(source_of(reader)) if e.value is buffer]
+    if any(e.args != store.indices for e in reads) or store.buffer.shape != buffer.shape:
+        return None
+    return s[reader.name]
+
+
+def _pack_operands(s: Schedule, stage: Stage, machine: Machine) -> set[str]:
+    """Copies of operands in the order in which tiles read them: columns outermost in panels, then the reduction."""
+    block = s.block(stage)
+    if not is_contraction(block):
+        return set()
+    constants = set(s.func.attrs.get("constants", ()))
+    parameters = set(s.func.inputs)
+    column = spatial_vars(block)[-1]
+    done: set[str] = set()
+    for e in loads(source_of(block)):
+        if e.value is store_of(block).buffer or step(e, column) == "still":
+            continue
+        plain = all(i.op == "var" for i in e.args) and len(set(e.args)) == len(e.args)
+        position = next((n for n, i in enumerate(e.args) if i is column), None)
+        if not plain or position is None or e.value not in parameters:
+            continue
+        shares_rows = any(v in e.args for v in spatial_vars(block)[:-1])
+        if e.value.name not in constants and step(e, column) == "unit":
+            continue
+        if shares_rows and e.value.name in constants:
+            continue
+        tile = choose_tile(block, machine)
+        width = tile.vectors * tile.lanes
+        if width <= 1:
+            continue
+        copy = s.cache_read(e.value, "packed", [stage])
+        batch = [n for n, i in enumerate(e.args) if i in spatial_vars(block)[:-1]]
+        order = sorted(
+            (n for n in range(len(e.args)) if n not in batch and n != position),
+            key=lambda n: reduce_vars(block).index(e.args[n]),
+        )
+        copy.transform_layout(lambda *i, p=position, b=batch, o=order, w=width: (  # type: ignore[misc]
+            *(i[n] for n in b), i[p] // w, *(i[n] for n in o), i[p] % w
+        ))
+        if e.value.name not in constants:
+            axes = copy.axis
+            if len(axes) > 2 and worth_parallel(work(s.block(copy))):
+                copy.parallel(copy.fuse(*axes[: len(batch) + 1]) if batch else axes[0])
+        done.add(copy.name)
+    return done
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A register tile: `rows` points of output axis number `row_axis` by `vectors` registers of `lanes` elements."""
+
+    rows: int
+    vectors: int
+    lanes: int
+    row_axis: int | None
+
+
+def choose_tile(block: Block, machine: Machine) -> Tile:
+    """The tile with the least estimated time per point of the reduction.
+
+    Per step of the reduction a core issues two multiply-adds and two loads a cycle, needs four cycles before an
+    accumulator is ready again, and reads a packed panel from the second-level cache at about 24 bytes a cycle.
+    """
+    axes = spatial_vars(block)
+    column = axes[-1]
+    lanes = machine.lanes(4)
+    columns = extent(block, column)
+    source = loads(source_of(block))
+    if all(step(e, column) != "unit" for e in source) and not is_contraction(block):
+        lanes = 1
+    if columns is not None and columns < lanes // 2:
+        lanes = 1
+    row_axis = _row_axis(block)
+    row_extent = extent(block, axes[row_axis]) if row_axis is not None else 1
+    registers = machine.vector_registers
+    reduction = _reduction_size(block)
+    reuse = is_contraction(block)
+    best: tuple[float, Tile] | None = None
+    for vectors in range(1, 9):
+        if columns is not None and vectors > 1 and (vectors - 1) * lanes >= columns:
+            break
+        for rows in range(1, registers - 3):
+            if rows > 1 and (row_axis is None or (row_extent is not None and rows > row_extent)):
+                break
+            if rows * vectors + vectors + 1 > registers:
+                break
+            cycles = max(rows * vectors / 2, _loads(rows, vectors, reuse) / 2, 4.0)
+            if reduction is not None and reuse:
+                panel = reduction * vectors * lanes * 4
+                if panel > machine.l1_bytes // 2:
+                    cycles = max(cycles, vectors * lanes * 4 / 24)
+                if panel > machine.l2_bytes * 0.6:
+                    cycles = max(cycles, vectors * lanes * 4 / 8)
+            waste = 1.0
+            if row_extent is not None:
+                waste *= ceil(row_extent / rows) * rows / row_extent
+            if columns is not None:
+                waste *= ceil(columns / (vectors * lanes)) * vectors * lanes / columns
+            # Finding a tile and writing it back costs some cycles too: prefer larger tiles where reductions are short.
+            fixed = 20.0 / (reduction if reduction is not None else 64)
+            score = (cycles + fixed) * waste / (rows * vectors)
+            if best is None or score < best[0] - 1e-9:
+                best = (score, Tile(rows, vectors, lanes, row_axis))
+    assert best is not None  # rows = vectors = 1 always fits
+    return best[1]
+
+
+def _loads(rows: int, vectors: int, reuse: bool) -> int:
+    """Loads per reduction step: every row's broadcast and every column vector; all of both without reuse."""
+    return rows + vectors if reuse else rows * vectors
+
+
+def _row_axis(block: Block) -> int | None:
+    """The output axis along which a tile has rows: the innermost but the last that is longer than one."""
+    axes = spatial_vars(block)
+    for n in reversed(range(len(axes) - 1)):
+        if extent(block, axes[n]) != 1:
+            return n
+    return None
+
+
+def _reduction_size(block: Block) -> int | None:
+    total = 1
+    for v in reduce_vars(block):
+        size = extent(block, v)
+        if size is None:
+            return None
+        total *= size
+    return total
+
+

@@ -1,0 +1,82 @@
+"""A deep-learning compiler in readable Python: tensor expressions and model files to machine code.
+
+    import tensorlang as tl
+    from tensorlang import te
+
+This module is a facade and holds no code of its own. Every public name is loaded when it is first used (PEP 562), so
+that `import tensorlang` costs milliseconds: numba, sympy, islpy and onnx are imported only by the parts that need them.
+
+`tl.compile` and `tl.build` are functions, although the modules that define them are called `tensorlang/compile.py` and
+`tensorlang/build.py`; the same goes for `tl.load_model` and `tl.benchmark`. Python's import system binds a submodule as
+an attribute of its package once it is imported; `_Facade` ignores that for public names: each means one thing always.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # what type checkers and editors see; keep in step with _PUBLIC (a test compares the two)
+    from tensorlang import errors as errors, te as te
+    from tensorlang.benchmark import benchmark as benchmark
+    from tensorlang.build import build as build
+    from tensorlang.codegen.native.target import CpuTarget as CpuTarget
+    from tensorlang.compile import Executable as Executable, compile as compile, load as load
+    from tensorlang.load_model import (
+        from_onnx as from_onnx,
+        load_model as load_model,
+        register_onnx_op as register_onnx_op,
+    )
+    from tensorlang.runtime.pool import set_num_threads as set_num_threads
+    from tensorlang.session import InferenceSession as InferenceSession
+
+__version__ = "0.1.0"  # read by pyproject.toml too
+
+# public name -> (module that defines it, attribute there; None: the module itself)
+_PUBLIC: dict[str, tuple[str, str | None]] = {
+    "errors": ("tensorlang.errors", None),
+    "te": ("tensorlang.te", None),
+    "benchmark": ("tensorlang.benchmark", "benchmark"),
+    "build": ("tensorlang.build", "build"),
+    "CpuTarget": ("tensorlang.codegen.native.target", "CpuTarget"),
+    "Executable": ("tensorlang.compile", "Executable"),
+    "compile": ("tensorlang.compile", "compile"),
+    "load": ("tensorlang.compile", "load"),
+    "from_onnx": ("tensorlang.load_model", "from_onnx"),
+    "load_model": ("tensorlang.load_model", "load_model"),
+    "register_onnx_op": ("tensorlang.load_model", "register_onnx_op"),
+    "set_num_threads": ("tensorlang.runtime.pool", "set_num_threads"),
+    "InferenceSession": ("tensorlang.session", "InferenceSession"),
+}
+
+__all__ = ["__version__", *sorted(_PUBLIC)]
+
+
+def __getattr__(name: str) -> Any:
+    """Load the public name `name` on first use (PEP 562)."""
+    try:
+        module_name, attribute = _PUBLIC[name]
+    except KeyError:
+        raise AttributeError(f"module 'tensorlang' has no attribute {name!r}") from None
+    module = importlib.import_module(module_name)
+    value = module if attribute is None else getattr(module, attribute)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PUBLIC})
+
+
+class _Facade(ModuleType):
+    """The type of this module: public names are never overwritten by a submodule of the same name."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, ModuleType) and _PUBLIC.get(name, (None, None))[1] is not None:
+            return  # the import system binding tensorlang/compile.py after its import: `compile` stays the function
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Facade

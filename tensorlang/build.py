@@ -1,0 +1,271 @@
+"""Layer 4: a program or a schedule to a kernel. The only place where lowering, code generation and the runtime meet.
+
+    PrimFunc -> (default schedule) -> Schedule -> preparation split off -> passes -> Python source -> machine code
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from tensorlang.codegen.emit import HEADER, EmittedKernel, emit_kernel
+from tensorlang.codegen.native import CpuTarget, compile_and_load, compile_source, run_plain
+from tensorlang.config import Settings
+from tensorlang.errors import BuildError, InputError
+from tensorlang.ir.expr import Expr, const
+from tensorlang.ir.stmt import PrimFunc
+from tensorlang.ir.vectorized import evaluate_block_nest
+from tensorlang.ir.verify import verify
+from tensorlang.ir.visitor import substitute
+from tensorlang.lower import Stage as LoweringStage, lower
+from tensorlang.lower.prepare import split_preparation
+from tensorlang.runtime.context import native_context
+from tensorlang.runtime.loader import Library, check_status
+from tensorlang.schedule import ProofEntry, Schedule
+from tensorlang.schedule.rules import Machine, default_rule
+
+TARGETS = ("cpu",)
+
+
+@dataclass(frozen=True)
+class LoweredKernel:
+    """A kernel as source text, with everything that led to it.
+
+    Attributes:
+        emitted: name, text, parameters and workspace.
+        func: the scheduled program, without what is prepared at build time.
+        preparations: functions of constants alone, each making one more input of `func`.
+        stages: the program after every lowering pass.
+        trace: the schedule's steps, as text.
+        proof: what is known of the schedule's legality.
+    """
+
+    emitted: EmittedKernel
+    func: PrimFunc
+    preparations: tuple[PrimFunc, ...]
+    stages: tuple[LoweringStage, ...]
+    trace: str
+    proof: tuple[ProofEntry, ...] = ()
+    scheduled: PrimFunc | None = None
+
+
+def machine_of(target: CpuTarget, threads: int) -> Machine:
+    """What schedules may know of a target."""
+    registers = 32 if target.vector_bits >= 512 or target.architecture.startswith("aarch64") else 16
+    return Machine(vector_bytes=target.vector_bits // 8, vector_registers=registers, threads=threads)
+
+
+def schedule_of(program: PrimFunc | Schedule, target: str = "cpu", machine: Machine | None = None) -> Schedule:
+    """`program` if it is scheduled already, else under the target's default schedule."""
+    if isinstance(program, Schedule):
+        return program
+    schedule = Schedule(program)
+    default_rule(target)(schedule, machine or machine_of(CpuTarget.host(), Settings.from_env().num_threads))
+    return schedule
+
+
+def lower_kernel(
+    program: PrimFunc | Schedule, *, target: str = "cpu", name: str | None = None, machine: Machine | None = None
+) -> LoweredKernel:
+    """Schedule, lower and emit one program; nothing is compiled.
+
+    Raises:
+        BuildError: the target is unknown or has no code for something in the program.
+    """
+    if target not in TARGETS:
+        raise BuildError(f"unknown target {target!r}; there are: {', '.join(TARGETS)}")
+    schedule = schedule_of(program, target, machine)
+    scheduled = schedule.func
+    if name is not None:
+        scheduled = replace(scheduled, name=name)
+    preparations, func = split_preparation(scheduled, scheduled.attrs.get("constants", ()))
+    stages = lower(func)
+    emitted = emit_kernel(stages[-1].func, _identifier(func.name))
+    return LoweredKernel(
+        emitted, func, tuple(preparations), tuple(stages), str(schedule.trace), tuple(schedule.proof), scheduled
+    )
+
+
+def prepare(kernel: LoweredKernel, constants: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The prepared inputs of `kernel`, by name, from its constants."""
+    known = dict(constants)
+    made: dict[str, np.ndarray] = {}
+    for step in kernel.preparations:
+        out = step.outputs[0]
+        array = np.empty(tuple(d.value for d in out.shape), out.dtype.numpy)
+        evaluate_block_nest(step.body, {**{b: known[b.name] for b in step.inputs}, out: array}, {})
+        made[out.name] = known[out.name] = array
+    return made
+
+
+def _identifier(name: str) -> str:
+    text = re.sub(r"\W", "_", name)
+    return text if text and not text[0].isdigit() else f"k_{text}"
+
+
+@dataclass
+class Kernel:
+    """A compiled operator, callable on arrays.
+
+    Attributes:
+        lowered: source and stages.
+        source: the emitted Python module, as it runs.
+    """
+
+    lowered: LoweredKernel
+    original: PrimFunc
+    settings: Settings = field(default_factory=Settings.from_env)
+    _library: Library | None = None
+    _plain: dict[str, Any] | None = None
+
+    @property
+    def name(self) -> str:
+        return self.lowered.emitted.name
+
+    @property
+    def source(self) -> str:
+        return f"{HEADER}\n\n{self.lowered.emitted.text}"
+
+    @property
+    def stages(self) -> dict[str, str]:
+        """The program after every step of the road down, as text."""
+        scheduled = self.lowered.scheduled or self.lowered.func
+        made = {"te": str(self.original), "scheduled": str(scheduled)}
+        made.update({s.name: str(s.func) for s in self.lowered.stages})
+        made["python"] = self.source
+        return made
+
+    @property
+    def asm(self) -> str:
+        """The machine code, disassembled."""
+        return compile_source(self.source, emit="asm", settings=self.settings).decode()
+
+    @property
+    def llvm_ir(self) -> str:
+        return compile_source(self.source, emit="llvm", settings=self.settings).decode()
+
+    @property
+    def proof(self) -> tuple[ProofEntry, ...]:
+        """What is known of every schedule step: proved, or unknown."""
+        return self.lowered.proof
+
+    def explain(self) -> str:
+        """Each schedule step and its verdict, one a line."""
+        width = max((len(p.step) for p in self.proof), default=0)
+        lines = [f"{self.name}: {len(self.proof)} schedule steps"]
+        lines += [f"  {p.step:<{width}}  {p.verdict.status}" + (f": {p.verdict.reason}" if p.verdict.reason else "") for p in self.proof]
+        return "\n".join(lines)
+
+    def __call__(self, *arrays: Any, out: Any = None) -> Any:
+        """Run on arrays (NumPy, or anything that exports DLPack); returns the output, or a tuple of them.
+
+        Raises:
+            InputError: an array's dtype or shape does not fit.
+        """
+        func = self.original
+        inputs = [as_array(a) for a in arrays]
+        sizes = bind_sizes(func, inputs)
+        results = self._outputs(out, sizes)
+        constants = {b.name: a for b, a in zip(func.inputs, inputs, strict=True)}
+        constants.update(prepare(self.lowered, constants))
+        named = {**constants, **{b.name: a for b, a in zip(func.outputs, results, strict=True)}}
+        pointers = [named[b.name] for b in self.lowered.func.buffers]
+        ints = [evaluate(v, sizes) for v in self.lowered.func.size_vars]
+        space = [_aligned(evaluate(n, sizes)) for _, n in self.lowered.emitted.workspace]
+        self._run([*pointers, *ints, *space])
+        return results[0] if len(results) == 1 else tuple(results)
+
+    def _outputs(self, out: Any, sizes: Mapping[Expr, int]) -> list[np.ndarray]:
+        wanted = self.original.outputs
+        shapes = [tuple(evaluate(d, sizes) for d in b.shape) for b in wanted]
+        if out is None:
+            return [np.empty(s, b.dtype.numpy) for s, b in zip(shapes, wanted, strict=True)]
+        given = list(out) if isinstance(out, tuple | list) else [out]
+        if len(given) != len(wanted):
+            raise InputError(f"{self.name}: out= needs {len(wanted)} array(s), got {len(given)}")
+        for array, shape, b in zip(given, shapes, wanted, strict=True):
+            ok = isinstance(array, np.ndarray) and array.flags.c_contiguous and array.flags.writeable
+            if not ok or array.shape != shape or array.dtype != b.dtype.numpy:
+                raise InputError(f"{self.name}: out= must be a writable C-contiguous {b.dtype} array of shape {shape}")
+        return given
+
+    def _run(self, args: list[Any]) -> None:
+        if not self.settings.jit:
+            if self._plain is None:
+                self._plain = run_plain(self.source)
+            self._plain[self.name](None, *args)
+            return
+        if self._library is None:
+            self._library = compile_and_load(self.source, settings=self.settings)
+        native = [a.ctypes.data if isinstance(a, np.ndarray) else a for a in args]
+        check_status(self._library[self.name](native_context(), *native), self.name)
+
+
+def as_array(a: Any) -> np.ndarray:
+    """`a` as a C-contiguous NumPy array, without a copy where possible."""
+    if not isinstance(a, np.ndarray):
+        a = np.from_dlpack(a) if hasattr(a, "__dlpack__") else np.asarray(a)
+    return np.ascontiguousarray(a) if a.ndim else a
+
+
+def _aligned(nbytes: int) -> np.ndarray:
+    raw = np.empty(nbytes + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + nbytes]
+
+
+def bind_sizes(func: PrimFunc, arrays: Sequence[np.ndarray]) -> dict[Expr, int]:
+    """The values of symbolic sizes, from the shapes of `arrays`.
+
+    Raises:
+        InputError: number, dtype, rank or a size does not fit; the message names the parameter and dimension.
+    """
+    if len(arrays) != len(func.inputs):
+        raise InputError(f"{func.name} takes {len(func.inputs)} array(s), got {len(arrays)}")
+    sizes: dict[Expr, int] = {}
+    for b, a in zip(func.inputs, arrays, strict=True):
+        if a.dtype != b.dtype.numpy:
+            raise InputError(f"{func.name}: {b.name} must be {b.dtype}, got {a.dtype}")
+        if a.ndim != b.ndim:
+            raise InputError(f"{func.name}: {b.name} must have {b.ndim} dimension(s), got shape {a.shape}")
+        for n, (d, size) in enumerate(zip(b.shape, a.shape, strict=True)):
+            if d.op == "var" and d not in sizes:
+                sizes[d] = size
+                continue
+            expected = evaluate(d, sizes)
+            if expected != size:
+                raise InputError(f"{func.name}: dimension {n} of {b.name} must be {d} = {expected}, got {size}")
+    return sizes
+
+
+def evaluate(e: Expr, sizes: Mapping[Expr, int]) -> int:
+    """An integer expression of symbolic sizes as a number."""
+    value = substitute(e, {v: const(n) for v, n in sizes.items()})
+    if value.op != "const":
+        raise InputError(f"the size {e} is not determined by the inputs' shapes")
+    return int(value.value)
+
+
+def build(
+    program: PrimFunc | Schedule, *, target: str = "cpu", schedule: Callable[[Schedule], None] | None = None
+) -> Kernel:
+    """Compile a program, under `schedule` if given, else the target's default one.
+
+    Raises:
+        ScheduleError: the schedule was refused.
+        BuildError: the target cannot express the program.
+    """
+    original = program.original if isinstance(program, Schedule) else program
+    verify(original)
+    if schedule is not None:
+        if isinstance(program, Schedule):
+            raise BuildError("build: give either a Schedule or schedule=, not both")
+        program = Schedule(program)
+        schedule(program)
+    return Kernel(lower_kernel(program, target=target), original)
+
+

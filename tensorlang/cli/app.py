@@ -1,0 +1,214 @@
+"""The commands: options in, a job done, a table or JSON out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import tensorlang as tl
+from tensorlang.cli import doctor as doctor_module, jobs
+from tensorlang.cli.doctor import human_bytes
+from tensorlang.cli.feeds import parse_feed, parse_shapes
+from tensorlang.cli.report import JOB_FAILED, Reporter
+
+app = typer.Typer(
+    name="tensorlang",
+    help="Compile deep-learning models and tensor expressions to machine code.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,  # a traceback is a bug of ours, wanted whole and plain in the report
+)
+
+ModelFile = Annotated[
+    Path, typer.Argument(exists=True, dir_okay=True, readable=True, show_default=False, help="A model file.")
+]
+Shapes = Annotated[
+    list[str] | None,
+    typer.Option("--shapes", metavar="NAME=SIZE,...", help="Fix dimensions or inputs: batch=1,x=1x3x224x224."),
+]
+Inputs = Annotated[
+    list[str] | None,
+    typer.Option("--input", metavar="NAME=SOURCE", help="FILE.npy, random, or random:1x3x8x8. Default: random."),
+]
+Target = Annotated[str, typer.Option(help="What to compile for.")]
+Seed = Annotated[int, typer.Option(help="Seed of random inputs.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="Threads to run on. Default: all usable cores.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else on stdout.")]
+
+INPUT_COLUMNS = ("name", "dtype", "shape")
+
+
+def main() -> None:
+    """Entry point of the console script `tensorlang`."""
+    app(prog_name="tensorlang")
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"tensorlang {tl.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Options of `tensorlang` itself."""
+
+
+@app.command("compile")
+def compile_command(
+    model: ModelFile,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Save the compiled model (*.tl).")] = None,
+    shapes: Shapes = None,
+    target: Target = "cpu",
+    verify: Annotated[bool, typer.Option("--verify/--no-verify", help="Check the result against onnxruntime.")] = True,
+    json: Json = False,
+) -> None:
+    """Compile a model, and check that it computes what onnxruntime computes."""
+    sizes = parse_shapes(shapes or [])
+    report = Reporter(json=json)
+    with report.errors():
+        done = jobs.compile_job(report, model, output, sizes, target, verify)
+    if json:
+        report.emit(done)
+        return
+    report.table("inputs", INPUT_COLUMNS, [(i["name"], i["dtype"], i["shape"]) for i in done["inputs"]])
+    took = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in done["seconds"].items())
+    report.out.print(f"{model.name} for {target}: {took}", markup=False)
+    if output is not None:
+        report.out.print(f"saved {output} ({human_bytes(done['output']['bytes'])})", markup=False)
+    report.out.print(_certificate_line(done["certificate"]), markup=False)
+
+
+def _certificate_line(certificate: dict[str, Any] | None) -> str:
+    if certificate is None:
+        return "not verified (--no-verify)"
+    return "verified: " + ", ".join(f"{key} {value}" for key, value in certificate.items())
+
+
+@app.command("run")
+def run_command(
+    model: ModelFile,
+    inputs: Inputs = None,
+    output: Annotated[Path | None, typer.Option("--output", help="Folder to write each output to, as .npy.")] = None,
+    shapes: Shapes = None,
+    target: Target = "cpu",
+    threads: Threads = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Run a model once, and show or save its outputs."""
+    specs, sizes = [parse_feed(text) for text in inputs or []], parse_shapes(shapes or [])
+    report = Reporter(json=json)
+    with report.errors():
+        _use_threads(threads)
+        done = jobs.run_job(report, model, specs, sizes, target, output, seed)
+    if json:
+        report.emit(done)
+        return
+    columns = ("name", "dtype", "shape", "min", "max", "mean", "path")
+    report.table("outputs", columns, [[o[c] for c in columns] for o in done["outputs"]], right=("min", "max", "mean"))
+
+
+@app.command("bench")
+def bench_command(
+    model: ModelFile,
+    against: Annotated[str | None, typer.Option(help="Rival to time in the same run: onnxruntime.")] = None,
+    inputs: Inputs = None,
+    shapes: Shapes = None,
+    target: Target = "cpu",
+    threads: Threads = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Time a model, side by side with a rival if one is named."""
+    if against not in (None, "onnxruntime"):
+        raise typer.BadParameter(f"{against!r} is not known; the rival is onnxruntime", param_hint="--against")
+    specs, sizes = [parse_feed(text) for text in inputs or []], parse_shapes(shapes or [])
+    report = Reporter(json=json)
+    with report.errors():
+        _use_threads(threads)
+        done = jobs.bench_job(report, model, specs, sizes, target, against, seed)
+    if json:
+        report.emit(done)
+        return
+    report.table(model.name, ("measure", "value"), _flat(done["result"]), right=("value",))
+
+
+@app.command("profile")
+def profile_command(
+    model: ModelFile,
+    inputs: Inputs = None,
+    shapes: Shapes = None,
+    target: Target = "cpu",
+    threads: Threads = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Time each kernel of a model."""
+    specs, sizes = [parse_feed(text) for text in inputs or []], parse_shapes(shapes or [])
+    report = Reporter(json=json)
+    with report.errors():
+        _use_threads(threads)
+        done = jobs.profile_job(report, model, specs, sizes, target, seed)
+    if json:
+        report.emit(done)
+        return
+    rows = done["kernels"]
+    columns = list(rows[0]) if rows else ["kernel"]
+    report.table(model.name, columns, [[row[c] for c in columns] for row in rows], right=columns[1:])
+
+
+@app.command("inspect")
+def inspect_command(model: ModelFile, shapes: Shapes = None, json: Json = False) -> None:
+    """Show what a model holds, without compiling it."""
+    sizes = parse_shapes(shapes or [])
+    report = Reporter(json=json)
+    with report.errors():
+        done = jobs.inspect_job(report, model, sizes)
+    if json:
+        report.emit(done)
+        return
+    for side in ("inputs", "outputs"):
+        report.table(side, INPUT_COLUMNS, [(i["name"], i["dtype"], i["shape"]) for i in done[side]])
+    report.table("operators", ("operator", "nodes"), done["operators"].items(), right=("nodes",))
+    size = human_bytes(done["parameter_bytes"])
+    dims = ", ".join(done["dimensions"]) or "none"
+    report.out.print(f"{done['nodes']} nodes, {done['parameters']} parameters ({size}), open dimensions: {dims}")
+
+
+@app.command("doctor")
+def doctor_command(
+    cache: Annotated[bool, typer.Option("--cache", help="Also list what the build cache holds, by kind.")] = False,
+    json: Json = False,
+) -> None:
+    """Show what this machine has and what is missing, and test that a kernel compiles and runs."""
+    report = Reporter(json=json)
+    with report.errors():
+        found = doctor_module.examine(report, cache_details=cache)
+    if json:
+        report.emit(found)
+    else:
+        doctor_module.render(report, found)
+    if not found["ok"]:
+        raise typer.Exit(JOB_FAILED)
+
+
+def _use_threads(threads: int | None) -> None:
+    if threads is not None:
+        tl.set_num_threads(threads)
+
+
+def _flat(data: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Rows of a nested report: {"ours": {"median": 1}} -> ("ours.median", 1)."""
+    rows: list[tuple[str, Any]] = []
+    for key, value in data.items():
+        rows += _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else [(prefix + key, value)]
+    return rows
+
+

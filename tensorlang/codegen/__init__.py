@@ -1,0 +1,1 @@
+"""Code generation (layer 3)."""

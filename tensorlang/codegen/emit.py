@@ -1,0 +1,305 @@
+"""Kernel IR to Python source: one readable function per kernel, and one per parallel loop.
+
+    @chunk("f32* x, f32* y, i64 n")                   the body of a parallel loop, for iterations [begin, end)
+    def scale_p0(ctx, begin, end, x, y, n):
+        for i in range(begin, end): ...
+
+    @kernel("f32* x, f32* y, i64 n")
+    def scale(ctx, x, y, n):
+        parallel_for(scale_p0, ctx, n, x, y, n)
+"""
+
+from __future__ import annotations
+
+import keyword
+from dataclasses import dataclass
+
+from tensorlang.codegen.expr_printer import ExprPrinter
+from tensorlang.errors import BuildError
+from tensorlang.ir.buffer import Buffer
+from tensorlang.ir.expr import Expr
+from tensorlang.ir.stmt import Allocate, Evaluate, For, If, PrimFunc, Seq, Stmt, Store
+from tensorlang.ir.visitor import free_vars, loads, own_exprs, walk, walk_stmt
+
+HEADER = "from tensorlang.codegen.intrinsics import *\n"
+_RESERVED = frozenset(
+    keyword.kwlist
+    + "ctx begin end range view scratch release chunk kernel program local_array parallel_for select minimum maximum fma abs "
+    "round pow min max sum i8 i16 i32 i64 u8 u16 u32 u64 f16 bf16 f32 f64 boolean exp log sqrt tanh sigmoid erf sin cos floor "
+    "ceil sign trunc print len int float bool".split()
+)
+
+
+@dataclass(frozen=True)
+class EmittedKernel:
+    """One kernel as text.
+
+    Attributes:
+        name: the entry function.
+        text: its chunk functions and itself, without the module header.
+        params: (type, name) in calling order: buffers, size variables, then workspace.
+        workspace: (name, bytes) of memory that the caller provides; bytes may mention the size variables.
+    """
+
+    name: str
+    text: str
+    params: tuple[tuple[str, str], ...]
+    workspace: tuple[tuple[str, Expr], ...]
+
+
+def emit_kernel(func: PrimFunc, name: str | None = None) -> EmittedKernel:
+    """The text of a lowered function."""
+    return _Emitter(func, name or func.name).run()
+
+
+def _pointer(buffer: Buffer) -> str:
+    return f"{buffer.dtype.name}*"
+
+
+class _Emitter:
+    def __init__(self, func: PrimFunc, name: str):
+        self.func, self.name = func, name
+        self.names: dict[object, str] = {}
+        self.taken: set[str] = set(_RESERVED) | {name}
+        self.chunks: list[str] = []
+        self.ranges: dict[Expr, Expr | int] = {
+            s.var: s.extent for s in walk_stmt(func.body) if isinstance(s, For)
+        }
+        self.expr = ExprPrinter(self.spell, self.spell, self.ranges)
+        self.workspace: list[Buffer] = []
+        self.lines: list[str] = []
+        self.prologue: list[str] = []
+        self.epilogue: list[str] = []
+        self.in_chunk = False
+        self.scope: list[Expr] = []  # variables of the loops that we are in
+
+    def spell(self, thing: Expr | Buffer) -> str:
+        """A unique Python name for a variable or buffer."""
+        if thing not in self.names:
+            raw = thing.name
+            base = "".join(c if c.isalnum() or c == "_" else "_" for c in raw) or "v"
+            base = base if not base[0].isdigit() else f"v{base}"
+            candidate, serial = base, 1
+            while candidate in self.taken:
+                candidate, serial = f"{base}_{serial}", serial + 1
+            self.taken.add(candidate)
+            self.names[thing] = candidate
+        return self.names[thing]
+
+    def run(self) -> EmittedKernel:
+        params: list[tuple[str, str]] = []
+        for p in self.func.params:
+            params.append((_pointer(p), self.spell(p)) if isinstance(p, Buffer) else (p.dtype.name, self.spell(p)))
+        body = self.func.body
+        body = self._root_allocations(body)
+        self.stmt(body, 1)
+        params += [(_pointer(b), self.spell(b)) for b in self.workspace]
+        signature = ", ".join(f"{t} {n}" for t, n in params)
+        names = ", ".join(["ctx", *(n for _, n in params)])
+        lines = [*self.prologue, *self.lines, *self.epilogue] or ["    pass"]
+        entry = [f'@kernel("{signature}")', f"def {self.name}({names}):", *self._doc(), *lines]
+        text = "\n\n\n".join([*self.chunks, "\n".join(entry)]) + "\n"
+        space = tuple((self.spell(b), b.shape[0] * b.dtype.nbytes) for b in self.workspace)
+        return EmittedKernel(self.name, text, tuple(params), space)
+
+    def _doc(self) -> list[str]:
+        source = self.func.attrs.get("source") or {}
+        return [f"    # {stage}: {where}" for stage, where in source.items()]
+
+    def _root_allocations(self, s: Stmt) -> Stmt:
+        """Allocations outside of all loops become workspace parameters."""
+        while isinstance(s, Allocate):
+            self.workspace.append(s.buffer)
+            self.spell(s.buffer)
+            s = s.body
+        if isinstance(s, Seq):
+            return Seq(tuple(self._root_allocations(c) for c in s.stmts))
+        return s
+
+    # -- statements ------------------------------------------------------------------------------------------------
+    def line(self, depth: int, text: str) -> None:
+        self.lines.append("    " * depth + text)
+
+    def stmt(self, s: Stmt, depth: int) -> None:
+        if isinstance(s, Seq):
+            for c in s.stmts:
+                self.stmt(c, depth)
+        elif isinstance(s, For):
+            self._for(s, depth)
+        elif isinstance(s, If):
+            self._if(s, depth)
+        elif isinstance(s, Allocate):
+            self._allocate(s, depth)
+        elif isinstance(s, Store):
+            self._emit_store(s, None, depth)
+        elif isinstance(s, Evaluate):
+            self.line(depth, self.expr(s.expr))
+        else:
+            raise BuildError(f"{type(s).__name__} cannot be emitted; lower the function first")
+
+    def _for(self, s: For, depth: int) -> None:
+        if s.kind == "parallel" and not self.in_chunk:
+            self._parallel(s, depth)
+            return
+        self.line(depth, f"for {self.spell(s.var)} in range({self.expr(s.extent)}):")
+        self._loop_body(s, depth + 1)
+
+    def _loop_body(self, s: For, depth: int) -> None:
+        """The body, after the divisions of loop variables that it repeats (the positions of a fused loop)."""
+        self.scope.append(s.var)
+        held = divisions(s.body, s.var, set(self.scope) | set(self.func.size_vars))
+        held = [e for e in held if e not in self.expr.bound]
+        for e in held:
+            text, name = self.expr(e), self.temporary("at")
+            self.line(depth, f"{name} = {text}")
+            self.expr.bound[e] = name
+        self._block(s.body, depth)
+        for e in held:
+            del self.expr.bound[e]
+        self.scope.pop()
+
+    def temporary(self, hint: str) -> str:
+        serial = 0
+        while f"{hint}{serial}" in self.taken:
+            serial += 1
+        self.taken.add(f"{hint}{serial}")
+        return f"{hint}{serial}"
+
+    def _emit_store(self, s: Store, mask: Expr | None, depth: int) -> None:
+        """The store, after what its value uses more than once."""
+        held = []
+        for e in shared(s.value):
+            text, name = self.expr(e), self.temporary("t")
+            self.line(depth, f"{name} = {text}")
+            self.expr.bound[e] = name
+            held.append(e)
+        self.line(depth, self._store(s, mask))
+        for e in held:
+            del self.expr.bound[e]
+
+    def _block(self, s: Stmt, depth: int) -> None:
+        before = len(self.lines)
+        self.stmt(s, depth)
+        if len(self.lines) == before:
+            self.line(depth, "pass")
+
+    def _if(self, s: If, depth: int) -> None:
+        if s.cond.dtype.lanes > 1:
+            if not isinstance(s.then, Store) or s.else_ is not None:
+                raise BuildError("a vector condition can only guard a single store")
+            self._emit_store(s.then, s.cond, depth)
+            return
+        self.line(depth, f"if {self.expr(s.cond)}:")
+        self._block(s.then, depth + 1)
+        if s.else_ is not None:
+            self.line(depth, "else:")
+            self._block(s.else_, depth + 1)
+
+    def _allocate(self, s: Allocate, depth: int) -> None:
+        buffer = s.buffer
+        size = buffer.shape[0]
+        name = self.spell(buffer)
+        if buffer.scope == "local" and size.op == "const":
+            self.line(depth, f"{name} = local_array({buffer.dtype.name}, {size.value})")
+            self.stmt(s.body, depth)
+            return
+        nbytes = self.expr(size * buffer.dtype.nbytes)
+        if self.in_chunk and not (free_vars(size) & set(self.ranges)):  # once per chunk, not per iteration
+            self.prologue.append(f"    {name}_at = scratch(ctx, {nbytes})")
+            self.prologue.append(f"    {name} = view({name}_at, {buffer.dtype.name})")
+            self.epilogue.insert(0, f"    release(ctx, {name}_at)")
+            self.stmt(s.body, depth)
+            return
+        self.line(depth, f"{name}_at = scratch(ctx, {nbytes})")
+        self.line(depth, f"{name} = view({name}_at, {buffer.dtype.name})")
+        self.stmt(s.body, depth)
+        self.line(depth, f"release(ctx, {name}_at)")
+
+    def _store(self, s: Store, mask: Expr | None) -> str:
+        name, index = self.spell(s.buffer), s.indices[0]
+        value = self.expr(s.value)
+        if index.dtype.lanes == 1:
+            return f"{name}[{self.expr(index)}] = {value}"
+        if index.op == "ramp":
+            base, stride = self.expr(index.args[0]), index.args[1]
+            unit = stride.op == "const" and stride.value == 1
+            if mask is None:
+                if unit:
+                    return f"vstore({name}, {base}, {value})"
+                return f"vstore_strided({name}, {base}, {self.expr(stride)}, {value})"
+            if unit:
+                return f"vstore_masked({name}, {base}, {value}, {self.expr(mask)})"
+        scatter = f"vscatter({name}, {self.expr(index)}, {value}"
+        return scatter + (")" if mask is None else f", {self.expr(mask)})")
+
+    def _parallel(self, s: For, depth: int) -> None:
+        outer, prologue, epilogue = self.lines, self.prologue, self.epilogue
+        self.lines, self.prologue, self.epilogue, self.in_chunk = [], [], [], True
+        name = f"{self.name}_p{len(self.chunks)}"
+        self.line(1, f"for {self.spell(s.var)} in range(begin, end):")
+        self._loop_body(s, 2)
+        free = self._free(s)
+        params = [(_pointer(f) if isinstance(f, Buffer) else f.dtype.name, self.spell(f)) for f in free]
+        signature = ", ".join(f"{t} {n}" for t, n in params)
+        header = [
+            f'@chunk("{signature}")',
+            f"def {name}({', '.join(['ctx', 'begin', 'end', *(n for _, n in params)])}):",
+        ]
+        self.chunks.append("\n".join([*header, *self.prologue, *self.lines, *self.epilogue]))
+        self.lines, self.prologue, self.epilogue, self.in_chunk = outer, prologue, epilogue, False
+        args = ", ".join([name, "ctx", self.expr(s.extent), *(n for _, n in params)])
+        self.line(depth, f"parallel_for({args})")
+
+    def _free(self, root: For) -> list[Expr | Buffer]:
+        """Buffers and variables that the loop's body uses but does not define, in order of first use."""
+        bound: set[object] = {root.var}
+        for s in walk_stmt(root.body):
+            if isinstance(s, For):
+                bound.add(s.var)
+            if isinstance(s, Allocate):
+                bound.add(s.buffer)
+        found: dict[Expr | Buffer, None] = {}
+        for s in walk_stmt(root.body):
+            if isinstance(s, Store) and s.buffer not in bound:
+                found.setdefault(s.buffer)
+            for e in own_exprs(s):
+                for access in loads(e):
+                    if access.value not in bound:
+                        found.setdefault(access.value)
+                for v in sorted(free_vars(e), key=lambda v: v.value[1]):
+                    if v not in bound:
+                        found.setdefault(v)
+        order = {p: n for n, p in enumerate([*self.func.params, *self.workspace])}
+        return sorted(found, key=lambda f: order.get(f, len(order)))
+
+
+def divisions(body: Stmt, var: Expr, scope: set[Expr]) -> list[Expr]:
+    """Integer quotients and remainders in `body` that change with `var` but not with any loop inside, inner ones first."""
+    found: dict[Expr, None] = {}
+    for s in walk_stmt(body):
+        for e in own_exprs(s):
+            for node in walk(e):
+                if node.op in ("floordiv", "floormod") and node.dtype.lanes == 1:
+                    variables = free_vars(node)
+                    if var in variables and variables <= scope and not loads(node):
+                        found.setdefault(node)
+    return list(found)
+
+
+def shared(value: Expr) -> list[Expr]:
+    """Sub-expressions that `value` uses more than once and always evaluates, operands first."""
+    references: dict[Expr, int] = {}
+    stack, always = [value], {value}
+    while stack:
+        node = stack.pop()
+        lazy = node.op == "select" and node.args[0].dtype.lanes == 1
+        for n, a in enumerate(node.args):
+            references[a] = references.get(a, 0) + 1
+            if not (lazy and n > 0) and a not in always:
+                always.add(a)
+                stack.append(a)
+    worth = ("const", "var", "ramp", "broadcast")
+    return [
+        n for n in walk(value)
+        if n in always and references.get(n, 0) > 1 and n.op not in worth and not (n.dtype.is_int and not loads(n))
+    ]  # fmt: skip

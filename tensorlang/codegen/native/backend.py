@@ -1,0 +1,101 @@
+"""Bitcode of single functions to one optimised module, and that to an object file, assembly or LLVM text."""
+
+from __future__ import annotations
+
+
+from collections.abc import Iterable, Sequence
+
+import llvmlite.binding as llvm
+
+from tensorlang.codegen.native.source import SourceFunction
+from tensorlang.codegen.native.target import CpuTarget, target_machine
+from tensorlang.errors import InternalError
+
+_PAUSE = {
+    "x86_64": "declare void @llvm.x86.sse2.pause()\n"
+    'define void @"tl.pause"() alwaysinline {\n  call void @llvm.x86.sse2.pause()\n  ret void\n}\n',
+    "aarch64": "declare void @llvm.aarch64.hint(i32)\n"
+    'define void @"tl.pause"() alwaysinline {\n  call void @llvm.aarch64.hint(i32 1)\n  ret void\n}\n',
+}
+_NO_PAUSE = 'define void @"tl.pause"() alwaysinline {\n  ret void\n}\n'
+
+_C_TYPES = {"bool": "i8", "f32": "float", "f64": "double", "f16": "i16", "bf16": "i16"}
+
+
+def c_type(type_text: str) -> str:
+    """The LLVM type in which a declared parameter crosses a C boundary."""
+    return "ptr" if type_text.endswith("*") else _C_TYPES.get(type_text, f"i{type_text[1:]}")
+
+
+def _exports(functions: Sequence[SourceFunction]) -> str:
+    """C-ABI functions named as in the source, for kernels and programs; chunks are reached through kernels only."""
+    declarations, lines = {}, []
+    for f in functions:
+        if f.kind == "chunk":
+            continue
+        types = ["ptr", *(c_type(type_text) for type_text, _ in f.parameters)]
+        declarations[f'declare i32 @"{f.symbol}"({", ".join(types)})'] = None  # equal kernels share one
+        passed = ", ".join(f"{t} %a{k}" for k, t in enumerate(types))
+        lines.append(f'define i32 @"{f.name}"({passed}) {{\n  %status = tail call i32 @"{f.symbol}"({passed})')
+        lines.append("  ret i32 %status\n}")
+    return "\n".join([*declarations, *lines]) + "\n"
+
+
+
+
+def link(functions: Sequence[SourceFunction], bitcode: Iterable[bytes], target: CpuTarget) -> llvm.ModuleRef:
+    """One unoptimised module for `target`, exporting the kernels and programs by name, everything else internal."""
+    machine = target_machine(target)
+    header = f'target triple = "{target.triple}"\ntarget datalayout = "{machine.target_data}"\n'
+    exports = _exports(functions)
+    module = llvm.parse_assembly(header + _PAUSE.get(target.architecture, _NO_PAUSE) + exports)
+    for code in bitcode:
+        part = llvm.parse_bitcode(code)
+        part.triple, part.data_layout = target.triple, str(machine.target_data)
+        module.link_in(part)
+    keep = {f.name for f in functions if f.kind != "chunk"}
+    for function in module.functions:
+        if function.is_declaration:
+            if function.name.startswith("tl."):
+                raise InternalError(f"{function.name} is called but was not compiled")
+            continue
+        if function.name not in keep:
+            function.linkage = "internal"
+        if function.name.endswith(".inner"):
+            function.add_function_attribute("alwaysinline")
+        if function.name.startswith("tl.") and not function.name.endswith((".inner", ".chunk")):
+            _tune(function, target)
+    for variable in module.global_variables:
+        if not variable.is_declaration:
+            variable.linkage = "internal"
+    return module
+
+
+def _tune(function: llvm.ValueRef, target: CpuTarget) -> None:
+    """Attributes that LLVM's defaults do not give."""
+    function.add_function_attribute("nounwind")
+
+
+def optimise(module: llvm.ModuleRef, target: CpuTarget) -> None:
+    """One O2 run over the whole module."""
+    options = llvm.create_pipeline_tuning_options(speed_level=2)
+    options.loop_vectorization = True
+    options.slp_vectorization = True
+    options.loop_unrolling = True
+    builder = llvm.create_pass_builder(target_machine(target), options)
+    builder.getModulePassManager().run(module, builder)
+
+
+def undefined_symbols(module: llvm.ModuleRef) -> list[str]:
+    """What an object made of `module` asks of its loader: libm, memset and the like."""
+    return sorted(f.name for f in module.functions if f.is_declaration and not f.name.startswith("llvm."))
+
+
+def emit(module: llvm.ModuleRef, target: CpuTarget, kind: str) -> bytes:
+    """`module` as an object file ("object"), assembly ("asm") or LLVM text ("llvm")."""
+    if kind == "llvm":
+        return str(module).encode()
+    machine = target_machine(target)
+    if kind == "asm":
+        return machine.emit_assembly(module).encode()
+    return bytes(machine.emit_object(module))

@@ -1,0 +1,134 @@
+"""Rewrites of the emitted source for the front end only; the text that a person reads and steps stays as it is.
+
+1. `for i in range(a, b)` becomes `i = a; while i < b: ...; i += 1`. Numba makes an iterator of every range, some thirty
+   instructions and a dozen typing steps; a counted `while` is four.
+2. Constant-trip loops over a local array are marked to be unrolled in full: only then are its elements at constant
+   places, and become registers. LLVM's own limit would stop at about eight accumulators.
+"""
+
+from __future__ import annotations
+
+import ast
+
+UNROLL_MARK = "_unroll"  # a call of this name at a loop's end; the front end turns it into loop metadata
+MAX_UNROLLED = 1024  # statements that one nest may become
+
+
+def rewrite_loops(tree: ast.Module) -> ast.Module:
+    """Rewrite, in place, every range loop for which it means the same."""
+    for statement in tree.body:
+        if isinstance(statement, ast.FunctionDef):
+            _Rewriter(_local_arrays(statement)).visit(statement)
+    return ast.fix_missing_locations(tree)
+
+
+def _local_arrays(function: ast.FunctionDef) -> frozenset[str]:
+    return frozenset(
+        target.id
+        for node in ast.walk(function)
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call)
+        if isinstance(node.value.func, ast.Name) and node.value.func.id == "local_array"
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    )
+
+
+class _Rewriter(ast.NodeTransformer):
+    def __init__(self, local_arrays: frozenset[str]) -> None:
+        self.local_arrays = local_arrays
+        self.fresh = 0
+
+    def visit_For(self, node: ast.For) -> ast.AST | list[ast.stmt]:
+        unroll = self._unrolls(node)  # before the loops inside are rewritten
+        self.generic_visit(node)
+        parts = _range_parts(node)
+        if parts is None or not isinstance(node.target, ast.Name):
+            return node
+        start, stop, step = parts
+        target = node.target.id
+        changed = _assigned(node.body) | {target}
+        if target in _assigned(node.body) or _continues(node.body):
+            return node
+        before: list[ast.stmt] = []
+        if not isinstance(stop, ast.Constant) and not (isinstance(stop, ast.Name) and stop.id not in changed):
+            self.fresh += 1
+            name = f"_stop_{self.fresh}"
+            before.append(ast.Assign([ast.Name(name, ast.Store())], stop))
+            stop = ast.Name(name, ast.Load())
+        before.append(ast.Assign([ast.Name(target, ast.Store())], start))
+        test = ast.Compare(ast.Name(target, ast.Load()), [ast.Lt()], [stop])
+        advance = ast.AugAssign(ast.Name(target, ast.Store()), ast.Add(), ast.Constant(step))
+        mark = [ast.Expr(ast.Call(ast.Name(UNROLL_MARK, ast.Load()), [], []))] if unroll else []
+        loop = ast.While(test, [*node.body, *mark, advance], [])
+        return [ast.copy_location(statement, node) for statement in (*before, loop)]
+
+    def _unrolls(self, node: ast.For) -> bool:
+        mentions = any(isinstance(n, ast.Name) and n.id in self.local_arrays for n in ast.walk(node))
+        return mentions and _unrolled_size(node) <= MAX_UNROLLED
+
+
+def _trip_count(node: ast.For) -> int | None:
+    """Iterations of a loop over a range of literals."""
+    call = node.iter
+    if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "range":
+        values = [_literal(argument) for argument in call.args]
+        if values and all(value is not None for value in values):
+            return len(range(*(v for v in values if v is not None)))
+    return None
+
+
+def _literal(node: ast.expr) -> int | None:
+    try:
+        value = ast.literal_eval(node)
+    except ValueError:
+        return None
+    return value if isinstance(value, int) else None
+
+
+def _unrolled_size(statement: ast.stmt) -> int:
+    """Statements after unrolling every loop; more than the limit where a loop's trip count is not a literal."""
+    if isinstance(statement, ast.For):
+        trips = _trip_count(statement)
+        return MAX_UNROLLED + 1 if trips is None else trips * sum(map(_unrolled_size, statement.body))
+    if isinstance(statement, ast.If):
+        return 1 + sum(map(_unrolled_size, statement.body)) + sum(map(_unrolled_size, statement.orelse))
+    return MAX_UNROLLED + 1 if isinstance(statement, ast.While) else 1
+
+
+def _range_parts(node: ast.For) -> tuple[ast.expr, ast.expr, int] | None:
+    """(start, stop, step) of a loop over `range` that may be counted."""
+    call = node.iter
+    if node.orelse or not isinstance(call, ast.Call) or call.keywords:
+        return None
+    if not isinstance(call.func, ast.Name) or call.func.id != "range" or not 1 <= len(call.args) <= 3:
+        return None
+    if len(call.args) == 1:
+        return ast.Constant(0), call.args[0], 1
+    start, stop = call.args[:2]
+    if len(call.args) == 2:
+        return start, stop, 1
+    step = call.args[2]
+    # with another step LLVM cannot rule out that the counter wraps, unless it sees the bounds
+    constant = all(isinstance(a, ast.Constant) for a in call.args)
+    if constant and isinstance(step, ast.Constant) and isinstance(step.value, int) and step.value > 0:
+        return start, stop, step.value
+    return None
+
+
+def _assigned(body: list[ast.stmt]) -> set[str]:
+    return {
+        node.id
+        for statement in body
+        for node in ast.walk(statement)
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+    }
+
+
+def _continues(body: list[ast.stmt]) -> bool:
+    """Whether a `continue` of this very loop stands in `body` (inner loops keep theirs to themselves)."""
+    for statement in body:
+        if isinstance(statement, ast.Continue):
+            return True
+        if isinstance(statement, ast.If) and (_continues(statement.body) or _continues(statement.orelse)):
+            return True
+    return False

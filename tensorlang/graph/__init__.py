@@ -1,0 +1,1 @@
+"""Graph IR (layer 6)."""

@@ -1,0 +1,57 @@
+"""What passes share: their options, and the report of what they did and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tensorlang.graph.ir import Node
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a graph is optimised; part of every cache key.
+
+    Attributes:
+        layout: "NHWC" moves convolutions to channels-last; "keep" leaves the model's layout.
+        flatten: turn pointwise convolutions and batched products with shared weights into two-dimensional products.
+        merge_matmuls: join products of one input with several constant matrices (query, key, value) into one.
+        fold_limit: constants larger than this many bytes are not made out of smaller ones.
+        max_group_nodes: the most nodes in one fused group; compile time grows with every statement of a kernel.
+        max_group_inputs: the most inputs of one fused group.
+    """
+
+    layout: str = "NHWC"
+    flatten: bool = True
+    merge_matmuls: bool = False
+    fold_limit: int = 1 << 22
+    max_group_nodes: int = 40
+    max_group_inputs: int = 24
+
+
+@dataclass(frozen=True)
+class Note:
+    """One thing that a pass did: to which node, and why it may."""
+
+    pass_name: str
+    subject: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.pass_name}: {self.subject}: {self.reason}"
+
+
+@dataclass
+class Context:
+    """Handed to every pass: options to read, a report to write."""
+
+    options: Options = field(default_factory=Options)
+    notes: list[Note] = field(default_factory=list)
+    pass_name: str = ""
+
+    def note(self, subject: str, reason: str) -> None:
+        self.notes.append(Note(self.pass_name, subject, reason))
+
+
+def subject_of(node: Node) -> str:
+    """How a node is called in the report: the user's name for it, else its output's."""
+    return node.name or node.output.name

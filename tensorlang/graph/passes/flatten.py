@@ -1,0 +1,146 @@
+"""Pointwise convolutions and products with shared weights become two-dimensional, and what follows them stays so.
+
+    %a = conv(%x, %w: f32[1, 1, C, O], %b, layout=NHWC)      %x2 = reshape(%x, shape=[N*H*W, C])
+    %c = add(%a, %r)                                         %m = matmul(%x2, %w2)
+    %d = relu(%c)                                      ->    %a2 = add(%m, %b)
+    return %d                                                %c2 = add(%a2, reshape(%r, shape=[N*H*W, O]))
+                                                             %d2 = relu(%c2)
+                                                             return reshape(%d2, shape=[N, H, W, O])
+
+Reshapes move no data, so every value has its *rows* for free: `[prod(leading dimensions), last]`. Elementwise operators that
+follow a product work on rows, so that bias, residual and activation sit directly on the product's result and fuse into its
+epilogue; the view in the model's shape is taken where something needs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tensorlang.graph.ir import Graph, Node, Value
+from tensorlang.graph.ops.common import product
+from tensorlang.graph.passes.context import Context, subject_of
+from tensorlang.graph.passes.shape_ops import reshape
+from tensorlang.graph.passes.simplify import simplify_node
+from tensorlang.graph.registry import ELEMENTWISE, get
+from tensorlang.graph.rewrite import Rewriter, is_one
+from tensorlang.ir.expr import Expr
+
+ROW_WISE = {"softmax", "log_softmax", "layer_norm", "rms_norm"}
+
+
+def flatten(graph: Graph, context: Context | None = None) -> Graph:
+    """Bring products with constant weights to two dimensions, with the elementwise operators around them."""
+    context = context or Context()
+    return _Rows(graph, context).run() if context.options.flatten else graph
+
+
+class _Rows:
+    """The walk: `rows[v]` is the new two-dimensional value that holds `v`; a value not in it is held in its own shape."""
+
+    def __init__(self, graph: Graph, context: Context):
+        self.graph = graph
+        self.context = context
+        self.rw = Rewriter(graph, lambda rw, node: simplify_node(rw, node, context.options.fold_limit))
+        self.rows: dict[Value, Value] = {}
+
+    def run(self) -> Graph:
+        for node in self.graph.nodes:
+            if not (self._product(node) or self._elementwise(node) or self._row_wise(node)):
+                for value in node.inputs:
+                    self.own(value)
+                for old, new in zip(node.outputs, self.rw.copy(node), strict=True):
+                    self.rw.replace(old, new)
+        for value in self.graph.outputs:
+            self.own(value)
+        return self.rw.finish()
+
+    def own(self, value: Value) -> Value:
+        """`value` in its own shape."""
+        if value in self.rows and self.rw[value] is value:
+            self.rw.replace(value, reshape(self.rw, self.rows[value], value.shape, value.producer))
+        return self.rw[value]
+
+    def rows_of(self, value: Value) -> Value:
+        if value not in self.rows:
+            new = self.rw[value]
+            return reshape(self.rw, new, [product(new.shape[:-1]), new.shape[-1]], value.producer)
+        return self.rows[value]
+
+    def _product(self, node: Node) -> bool:
+        x, weight = _pointwise(node)
+        if x is None or weight is None:
+            return False
+        rows = self.rows_of(x)
+        matrix = self.rw.constant(weight.constant.reshape(weight.constant.shape[-2:]), weight.name)
+        weight_value = weight if weight.type.ndim == 2 else matrix
+        new = self.rw.add("matmul", [rows, weight_value], {}, node)
+        if len(node.inputs) > 2:
+            new = self.rw.add("add", [new, node.inputs[2]], {}, node)
+        self.rows[node.output] = new
+        self.context.note(subject_of(node), "is a product of two matrices")
+        return True
+
+    def _elementwise(self, node: Node) -> bool:
+        """An operator one of whose operands is held as rows, and whose others fit beside it."""
+        if get(node.op).kind is not ELEMENTWISE or len(node.outputs) != 1 or node.output.type.ndim < 3:
+            return False
+        shape = node.output.shape
+        if not any(v in self.rows and _same(v.shape, shape) for v in node.inputs):
+            return False
+        inputs = []
+        for value in node.inputs:
+            beside = self._beside_rows(value, shape)
+            if beside is None:
+                return False
+            inputs.append(beside)
+        self.rows[node.output] = self.rw.add(node.op, inputs, node.attrs, node)
+        return True
+
+    def _beside_rows(self, value: Value, shape: Sequence[Expr]) -> Value | None:
+        """`value` such that it broadcasts against rows of `shape` as it did against `shape`."""
+        if _same(value.shape, shape):
+            return self.rows_of(value)
+        if all(is_one(d) for d in value.shape[:-1]):
+            new = self.own(value)
+            return reshape(self.rw, new, new.shape[-1:]) if new.type.ndim > 1 else new
+        if _same(value.shape[:-1], shape[:-1]):
+            return self.rows_of(value)
+        return None
+
+    def _row_wise(self, node: Node) -> bool:
+        """Operators along the last dimension, and joining or cutting along it."""
+        rank = node.output.type.ndim
+        if rank < 3 or not any(v in self.rows for v in node.inputs):
+            return False
+        x, attrs = node.inputs[0], dict(node.attrs)
+        if node.op in ROW_WISE and x in self.rows and attrs["axis"] % rank == rank - 1 and len(node.outputs) == 1:
+            others = [self.own(v) for v in node.inputs[1:]]
+            attrs["axis"] = 1
+            self.rows[node.output] = self.rw.add(node.op, [self.rows[x], *others], attrs, node)
+            return True
+        if node.op == "concat" and attrs["axis"] == rank - 1:
+            parts = [self.rows_of(v) for v in node.inputs]
+            self.rows[node.output] = self.rw.add("concat", parts, {"axis": 1}, node)
+            return True
+        return False
+
+
+def _pointwise(node: Node) -> tuple[Value | None, Value | None]:
+    """(x, constant weights) of a node that is a product of the rows of x with a matrix; (None, None) otherwise."""
+    nothing = (None, None)
+    if node.op == "matmul":
+        x, weight = node.inputs[:2]
+        fits = weight.is_constant and weight.type.ndim == 2 and x.type.ndim >= 3 and len(node.inputs) == 2
+        return (x, weight) if fits else nothing
+    if node.op != "conv" or node.attrs.get("layout") != "NHWC" or node.attrs.get("group", 1) != 1:
+        return nothing
+    x, weight = node.inputs[:2]
+    if not weight.is_constant or any(not is_one(d) for d in weight.shape[:-2]):
+        return nothing
+    if any(s != 1 for s in node.attrs.get("strides", ())) or any(p != 0 for p in node.attrs.get("pads", ())):
+        return nothing
+    return x, weight
+
+
+def _same(a: Sequence[Expr], b: Sequence[Expr]) -> bool:
+    return len(a) == len(b) and all(x is y for x, y in zip(a, b, strict=True))

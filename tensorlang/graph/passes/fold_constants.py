@@ -1,0 +1,59 @@
+"""Compute at build time what no input changes.
+
+    %w_t = transpose(%w, perm=[1, 0])        const w_t: f32[64, 32]
+    %y = matmul(%x, %w_t)              ->    %y = matmul(%x, %w_t)
+
+Shape arithmetic whose result is known as numbers becomes a constant too. A result larger than `Options.fold_limit` that is
+made of smaller constants (an expanded scalar, say) stays a node: computing it costs less than storing it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tensorlang.graph.ir import Graph, Node, Value
+from tensorlang.graph.passes.context import Context
+from tensorlang.graph.registry import OPAQUE, as_ints, get
+from tensorlang.graph.rewrite import Rewriter, rewrite
+
+
+def fold_constants(graph: Graph, context: Context | None = None) -> Graph:
+    """Replace nodes over constants by their values, as the operators' NumPy references give them."""
+    limit = (context or Context()).options.fold_limit
+    return rewrite(graph, lambda rw, node: fold(rw, node, limit))
+
+
+def fold(rw: Rewriter, node: Node, limit: int = 1 << 22) -> list[Value] | None:
+    """The constants that `node` computes, or None if it depends on an input, or would grow too large."""
+    known = [_contents(v) for v in node.outputs]
+    if all(array is not None for array in known):
+        return [rw.constant(a, v.name) for a, v in zip(known, node.outputs, strict=True)]
+    if not node.inputs or not all(v.is_constant for v in node.inputs):
+        return None
+    definition = get(node.op)
+    if definition.kind is OPAQUE and not node.inputs:
+        return None
+    size = 0
+    for value in node.outputs:
+        shape = as_ints(value.shape)
+        if shape is None:
+            return None
+        size += int(np.prod(shape, dtype=np.int64)) * value.dtype.nbytes
+    if size > max(limit, 2 * sum(v.constant.nbytes for v in node.inputs)):
+        return None
+    with np.errstate(all="ignore"):
+        result = definition.numpy(*(v.constant for v in node.inputs), **node.attrs)
+    arrays = result if isinstance(result, tuple | list) else (result,)
+    return [
+        rw.constant(np.ascontiguousarray(np.asarray(a, dtype=v.dtype.numpy)).reshape(as_ints(v.shape)), v.name)
+        for a, v in zip(arrays, node.outputs, strict=True)
+    ]
+
+
+def _contents(value: Value) -> np.ndarray | None:
+    """The array of an integer value all of whose elements are known numbers."""
+    if value.data is None or not (value.dtype.is_int or value.dtype.is_bool) or as_ints(value.shape) is None:
+        return None
+    if not all(e.op == "const" for e in value.data.flat):
+        return None
+    return np.array([e.value for e in value.data.flat], value.dtype.numpy).reshape(as_ints(value.shape))

@@ -1,0 +1,184 @@
+"""Channels-last convolutions, and as few transpositions as possible.
+
+    %a = conv(%x, %w, layout=NCHW)              %x' = transpose(%x, perm=[0, 2, 3, 1])
+    %b = relu(%a)                               %a' = conv(%x', %w', layout=NHWC)
+    %c = conv(%b, %v, layout=NCHW)        ->    %b' = relu(%a')
+    return %c                                   %c' = conv(%b', %v', layout=NHWC)
+                                                %c = transpose(%c', perm=[0, 3, 1, 2])
+
+Channels-last makes the innermost, vectorised dimension that of the channels: a pointwise convolution is a matrix product, a
+depthwise one needs no reduction across lanes, and bias and scales are read along lanes.
+
+How: in one walk from the inputs down, every value is *held* in one layout, some permutation of the model's own, and other
+layouts of it are made when first asked for (and then kept). A convolution asks for channels-last and leaves its result so. A
+transposition of the model moves nothing: its result is held as what it reads, under another permutation. Everything else works in
+whichever of its operands' layouts moves the fewest bytes, if the table of `layout_rules` says that it commutes with it; what does
+not asks for the model's layout. A pair of opposite transpositions thus never comes to be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tensorlang.graph.ir import Graph, Node, Value
+from tensorlang.graph.passes.context import Context, subject_of
+from tensorlang.graph.passes.layout_rules import Commuted, channels_last, commute
+from tensorlang.graph.passes.shape_ops import Perm, compose, inverse, moves_no_data, reshape, transpose
+from tensorlang.graph.passes.simplify import simplify_node
+from tensorlang.graph.rewrite import Rewriter, bytes_of, is_one
+
+CONV_WEIGHTS = "conv"
+
+
+def layout(graph: Graph, context: Context | None = None) -> Graph:
+    """Move convolutions (and what lies between them) to channels-last, and transpositions to where they cost least."""
+    context = context or Context()
+    if context.options.layout != "NHWC":
+        return graph
+    return _Layouts(graph, context).run()
+
+
+class _Layouts:
+    """The walk: `held[v]` is (permutation, new value) with `new value = transpose(v, permutation)`; `forms` are all known."""
+
+    def __init__(self, graph: Graph, context: Context):
+        self.graph = graph
+        self.context = context
+        self.rw = Rewriter(graph, lambda rw, node: simplify_node(rw, node, context.options.fold_limit))
+        self.held: dict[Value, tuple[Perm, Value]] = {}
+        self.forms: dict[Value, dict[Perm, Value]] = {}
+
+    def run(self) -> Graph:
+        for node in self.graph.nodes:
+            if not (self._transpose(node) or self._conv(node) or self._in_best_layout(node)):
+                self._as_it_is(node)
+        for value in self.graph.outputs:
+            self.rw.replace(value, self.get(value, _identity(value)))
+        return self.rw.finish()
+
+    # -- layouts of values -----------------------------------------------------------------------------------------
+    def hold(self, value: Value, perm: Perm, new: Value) -> None:
+        """From now on `value` is at hand as `new = transpose(value, perm)`."""
+        if moves_no_data(value.shape, perm) and perm != _identity(value):
+            own = _identity(value)  # free: so that readers of either layout find it
+            self.forms[value] = {perm: new, own: reshape(self.rw, new, value.shape)}
+            self.held[value] = perm, new
+            return
+        self.held[value] = perm, new
+        self.forms[value] = {perm: new}
+
+    def holding(self, value: Value) -> tuple[Perm, Value]:
+        if value not in self.held:
+            self.hold(value, _identity(value), self.rw[value])
+        return self.held[value]
+
+    def get(self, value: Value, perm: Perm) -> Value:
+        """`transpose(value, perm)`; the value is broadcast to the permutation's rank first."""
+        missing = len(perm) - value.type.ndim
+        if missing:
+            return self._get_broadcast(value, perm, missing)
+        held, new = self.holding(value)
+        known = self.forms[value]
+        if perm not in known:
+            known[perm] = transpose(self.rw, new, compose(inverse(held), perm), value.producer)
+        return known[perm]
+
+    def _get_broadcast(self, value: Value, perm: Perm, missing: int) -> Value:
+        own = self.get(value, _identity(value))
+        padded = reshape(self.rw, own, [1] * missing + list(own.shape))
+        moved = transpose(self.rw, padded, perm)
+        leading = 0
+        while leading < moved.type.ndim - 1 and is_one(moved.shape[leading]):
+            leading += 1
+        # constants of fewer dimensions stay so: a bias per channel is a vector
+        return reshape(self.rw, moved, moved.shape[leading:]) if moved.is_constant else moved
+
+    def cost(self, value: Value, perm: Perm | None) -> int:
+        """Bytes that `get(value, perm)` has to move."""
+        if perm is None or value.is_constant:
+            perm = _identity(value)
+        if len(perm) != value.type.ndim:
+            held, _ = self.holding(value)
+            moved = held != _identity(value) and not moves_no_data(value.shape, held)
+            many = sum(not is_one(d) for d in value.shape) > 1
+            return bytes_of(value.type) if moved or many else 0
+        held, new = self.holding(value)
+        if perm in self.forms[value] or value.is_constant or moves_no_data(new.shape, compose(inverse(held), perm)):
+            return 0
+        return bytes_of(value.type)
+
+    # -- nodes -----------------------------------------------------------------------------------------------------
+    def emit(self, node: Node, inputs: Sequence[Value], attrs: Mapping[str, Any]) -> list[Value]:
+        if attrs is node.attrs and all(a is b for a, b in zip(inputs, node.inputs, strict=True)):
+            return self.rw.copy(node)
+        return self.rw.add_all(node.op, inputs, attrs, node)
+
+    def _as_it_is(self, node: Node) -> None:
+        inputs = [self.get(v, _identity(v)) for v in node.inputs]
+        for old, new in zip(node.outputs, self.emit(node, inputs, node.attrs), strict=True):
+            self.hold(old, _identity(old), new)
+
+    def _transpose(self, node: Node) -> bool:
+        """t = transpose(x, q) is held as what x is held as: transpose(t, q^-1 p) = transpose(x, p)."""
+        if node.op != "transpose" or node.inputs[0].is_constant:
+            return False
+        perm, new = self.holding(node.inputs[0])
+        back = inverse(node.attrs["perm"])
+        self.hold(node.output, compose(back, perm), new)
+        for other, form in self.forms[node.inputs[0]].items():
+            self.forms[node.output][compose(back, other)] = form
+        return True
+
+    def _conv(self, node: Node) -> bool:
+        """Convolutions of two spatial dimensions with constant weights go to channels-last."""
+        if node.op != "conv" or node.attrs.get("layout", "NCHW") != "NCHW" or not node.inputs[1].is_constant:
+            return False
+        x, weight = node.inputs[:2]
+        if x.type.ndim != 4:
+            return False
+        group, channels = node.attrs.get("group", 1), x.shape[1]
+        out_channels, per_group = weight.type.static_shape[:2]
+        depthwise = group > 1 and per_group == 1 and out_channels == group
+        if group > 1 and not depthwise:
+            return False
+        if channels.op != "const":
+            return False
+        perm = channels_last(4)
+        moved = weight.constant[:, 0].transpose(1, 2, 0) if depthwise else weight.constant.transpose(2, 3, 1, 0)
+        inputs = [self.get(x, perm), self.rw.constant(moved.copy(), weight.name), *node.inputs[2:]]
+        self.context.note(subject_of(node), "channels-last")
+        [new] = self.rw.add_all("conv", inputs, dict(node.attrs, layout="NHWC"), node)
+        self.hold(node.output, perm, new)
+        return True
+
+    def _in_best_layout(self, node: Node) -> bool:
+        """Work in the operand layout that moves the fewest bytes; among equals in that which most bytes are in already."""
+        options: dict[Perm, int] = {}
+        rank = max((v.type.ndim for v in node.inputs), default=0)
+        for value in node.inputs:
+            if not value.is_constant and value.type.ndim == rank:
+                perm = self.holding(value)[0]
+                options[perm] = options.get(perm, 0) + bytes_of(value.type)
+        if not any(p != tuple(range(len(p))) for p in options):
+            return False
+        best: tuple[tuple[int, int], Commuted] | None = None
+        for perm, present in options.items():
+            found = commute(node, perm)
+            if found is None:
+                continue
+            cost = sum(self.cost(v, p) for v, p in zip(node.inputs, found.inputs, strict=True))
+            if best is None or (cost, -present) < best[0]:
+                best = (cost, -present), found
+        own = sum(self.cost(v, _identity(v)) for v in node.inputs)
+        if best is None or own < best[0][0]:
+            return False
+        found = best[1]
+        inputs = [self.get(v, p or _identity(v)) for v, p in zip(node.inputs, found.inputs, strict=True)]
+        for old, perm, new in zip(node.outputs, found.outputs, self.emit(node, inputs, found.attrs), strict=True):
+            self.hold(old, perm, new)
+        return True
+
+
+def _identity(value: Value) -> Perm:
+    return tuple(range(value.type.ndim))

@@ -1,0 +1,4 @@
+"""Layer 1: the two-level IR (expressions; loop nests) and everything that only needs its definition.
+
+`expr` and `stmt` begin with the grammar. `str(func)` is deterministic and parses back; `interp` is the living definition.
+"""

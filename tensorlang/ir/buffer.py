@@ -1,0 +1,38 @@
+"""A `Buffer` names a piece of memory with a shape. Two buffers are the same only if they are the same object."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tensorlang.ir.dtype import DType, dtype as as_dtype
+
+if TYPE_CHECKING:
+    from tensorlang.ir.expr import Expr
+
+
+class Buffer:
+    """Row-major memory of `shape` elements of `dtype`; never mutated after construction.
+
+    Attributes:
+        scope: `"global"` (a parameter, or workspace shared by all iterations), `"local"` (private to the iteration that
+            allocates it: a register tile or a small stack array), `"shared"` (one GPU thread block).
+    """
+
+    __slots__ = ("dtype", "name", "scope", "shape", "__weakref__")
+
+    def __init__(self, name: str, shape: tuple[Expr, ...], dtype: DType | str, scope: str = "global"):
+        self.name = name
+        self.shape = tuple(shape)
+        self.dtype = as_dtype(dtype)
+        self.scope = scope
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    def with_(self, *, name: str | None = None, shape: tuple[Expr, ...] | None = None, scope: str | None = None) -> Buffer:
+        """A new buffer that differs in what is given."""
+        return Buffer(name or self.name, self.shape if shape is None else shape, self.dtype, scope or self.scope)
+
+    def __repr__(self) -> str:
+        return f"{self.name}: {self.dtype}[{', '.join(map(str, self.shape))}]"

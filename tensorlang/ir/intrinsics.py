@@ -1,0 +1,72 @@
+"""The pure functions an expression may call: name -> arity, result type, and the meaning in NumPy (the definition)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Intrinsic:
+    """A pure scalar function.
+
+    Attributes:
+        result: "same" (the first argument's type), or "bool".
+        numpy: its meaning on NumPy arrays; native code agrees within the error bound stated at its lowering.
+    """
+
+    name: str
+    arity: int
+    numpy: Callable[..., Any]
+    result: str = "same"
+
+
+def _erf(x: Any) -> Any:
+    from math import erf
+
+    return np.asarray(np.vectorize(erf, otypes=[np.float64])(x)).astype(np.asarray(x).dtype)
+
+
+def _sigmoid(x: Any) -> Any:
+    x = np.asarray(x)
+    wide = x.astype(np.float64)
+    with np.errstate(over="ignore"):
+        return (1.0 / (1.0 + np.exp(-wide))).astype(x.dtype)
+
+
+def _right_shift(x: Any, n: Any) -> Any:
+    return np.right_shift(x, n)
+
+
+INTRINSICS: dict[str, Intrinsic] = {
+    i.name: i
+    for i in [
+        *(
+            Intrinsic(name, 1, getattr(np, name))
+            for name in (
+                "exp log log2 log1p expm1 sqrt tanh sin cos tan arcsin arccos arctan sinh cosh arcsinh arccosh arctanh "
+                "floor ceil trunc"
+            ).split()
+        ),
+        Intrinsic("abs", 1, np.abs),
+        Intrinsic("sign", 1, np.sign),
+        Intrinsic("round", 1, np.round),  # half to even
+        Intrinsic("rsqrt", 1, lambda x: np.asarray(1, np.asarray(x).dtype) / np.sqrt(x)),
+        Intrinsic("sigmoid", 1, _sigmoid),
+        Intrinsic("erf", 1, _erf),
+        Intrinsic("isnan", 1, np.isnan, "bool"),
+        Intrinsic("isinf", 1, np.isinf, "bool"),
+        Intrinsic("pow", 2, np.power),
+        Intrinsic("fmod", 2, np.fmod),
+        Intrinsic("fma", 3, lambda a, b, c: a * b + c),
+        Intrinsic("bitwise_and", 2, np.bitwise_and),
+        Intrinsic("bitwise_or", 2, np.bitwise_or),
+        Intrinsic("bitwise_xor", 2, np.bitwise_xor),
+        Intrinsic("bitwise_not", 1, np.invert),
+        Intrinsic("left_shift", 2, np.left_shift),
+        Intrinsic("right_shift", 2, _right_shift),
+    ]
+}

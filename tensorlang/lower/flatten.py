@@ -1,0 +1,50 @@
+"""Every buffer becomes one-dimensional, row-major: y[i, j] -> y[i*N + j]."""
+
+from __future__ import annotations
+
+from tensorlang.ir.buffer import Buffer
+from tensorlang.ir.expr import Expr, const, load
+from tensorlang.ir.stmt import Allocate, For, PrimFunc, Stmt, Store
+from tensorlang.ir.visitor import map_exprs, rewrite, rewrite_stmt, walk_stmt
+from tensorlang.symbolic.simplify import simplify
+
+
+def flatten_buffers(func: PrimFunc) -> PrimFunc:
+    ranges: dict[Expr, Expr | int] = {s.var: s.extent for s in walk_stmt(func.body) if isinstance(s, For)}
+    flat: dict[Buffer, Buffer] = {}
+
+    def flattened(buffer: Buffer) -> Buffer:
+        if buffer not in flat:
+            flat[buffer] = buffer.with_(shape=(_size(buffer.shape),))
+        return flat[buffer]
+
+    def on_expr(e: Expr) -> Expr | None:
+        if e.op != "load":
+            return None
+        return load(flattened(e.value), (flat_index(e.value.shape, e.args, ranges),))
+
+    def on_stmt(s: Stmt) -> Stmt | None:
+        if isinstance(s, Store):
+            return Store(flattened(s.buffer), (flat_index(s.buffer.shape, s.indices, ranges),), s.value)
+        if isinstance(s, Allocate):
+            return Allocate(flattened(s.buffer), s.body)
+        return None
+
+    body = rewrite_stmt(map_exprs(func.body, lambda e: rewrite(e, on_expr)), on_stmt)
+    params = tuple(flattened(p) if isinstance(p, Buffer) else p for p in func.params)
+    return type(func)(func.name, params, body, func.num_outputs, func.attrs)
+
+
+def flat_index(shape: tuple[Expr, ...], index: tuple[Expr, ...], ranges: dict[Expr, Expr | int]) -> Expr:
+    """The row-major position of `index` in `shape`."""
+    position: Expr = const(0)
+    for d, i in zip(shape, index, strict=True):
+        position = position * d + (i if i.dtype.name == "i64" else i.astype("i64"))
+    return simplify(position, ranges)
+
+
+def _size(shape: tuple[Expr, ...]) -> Expr:
+    size: Expr = const(1)
+    for d in shape:
+        size = size * d
+    return simplify(size)

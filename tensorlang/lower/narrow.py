@@ -1,0 +1,73 @@
+"""A buffer private to an iteration shrinks to what one iteration touches; small ones move to registers or the stack.
+
+for i: y = alloc(f32[M, N]); for r in 8: y[i*8 + r, 0] = ...; ... y[i*8 + r, 0] ...
+->  for i: y = alloc(f32[8, 1], local); for r in 8: y[r, 0] = ...; ... y[r, 0] ...
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tensorlang.ir.buffer import Buffer
+from tensorlang.ir.expr import Expr, load
+from tensorlang.ir.stmt import Allocate, For, PrimFunc, Stmt, Store
+from tensorlang.ir.visitor import children, loads, map_exprs, own_exprs, rewrite, rewrite_stmt, walk_stmt, with_children
+from tensorlang.symbolic.region import access_region, union_region
+from tensorlang.symbolic.simplify import simplify
+
+STACK_BYTES = 32 * 1024  # what one iteration may keep on its thread's stack
+
+
+def narrow_buffers(func: PrimFunc) -> PrimFunc:
+    return func.with_body(_narrow(func.body, {}))
+
+
+def _narrow(s: Stmt, outer: dict[Expr, Expr | int]) -> Stmt:
+    if isinstance(s, For):
+        body = _narrow(s.body, {**outer, s.var: s.extent})
+        return s if body is s.body else replace(s, body=body)
+    if isinstance(s, Allocate):
+        body = _narrow(s.body, outer)
+        return _shrink(s.buffer, body, outer) if outer else (s if body is s.body else replace(s, body=body))
+    return with_children(s, tuple(_narrow(c, outer) for c in children(s)))
+
+
+def _shrink(buffer: Buffer, body: Stmt, outer: dict[Expr, Expr | int]) -> Stmt:
+    inner: dict[Expr, Expr | int] = {s.var: s.extent for s in walk_stmt(body) if isinstance(s, For)}
+    region: list[tuple[Expr, Expr]] | None = None
+    for s in walk_stmt(body):
+        accesses = [e.args for x in own_exprs(s) for e in loads(x) if e.value is buffer]
+        if isinstance(s, Store) and s.buffer is buffer:
+            accesses.append(s.indices)
+        for index in accesses:
+            touched = access_region(index, inner)
+            region = touched if region is None else union_region(region, touched)
+    if region is None:
+        return body
+    lows = [simplify(low, outer) for low, _ in region]
+    extents = [simplify(extent, outer) for _, extent in region]
+    keep = [e.op != "const" and d.op == "const" for e, d in zip(extents, buffer.shape, strict=True)]
+    shape = tuple(d if k else e for e, d, k in zip(extents, buffer.shape, keep, strict=True))
+    if any(d.op != "const" for d in shape):
+        # No constant size: keep the whole buffer's coordinates; each iteration touches its own part of it.
+        return Allocate(buffer, body)
+    size = buffer.dtype.nbytes
+    for d in shape:
+        size *= d.value
+    new = Buffer(buffer.name, shape, buffer.dtype, "local" if size <= STACK_BYTES else buffer.scope)
+
+    def move(index: tuple[Expr, ...]) -> tuple[Expr, ...]:
+        ranges = {**outer, **inner}
+        return tuple(
+            i if k else simplify(i - low, ranges) for i, low, k in zip(index, lows, keep, strict=True)
+        )
+
+    def on_expr(e: Expr) -> Expr | None:
+        return load(new, move(e.args)) if e.op == "load" and e.value is buffer else None
+
+    def on_store(s: Stmt) -> Stmt | None:
+        if isinstance(s, Store) and s.buffer is buffer:
+            return Store(new, move(s.indices), s.value)
+        return None
+
+    return Allocate(new, rewrite_stmt(map_exprs(body, lambda e: rewrite(e, on_expr)), on_store))

@@ -1,0 +1,50 @@
+"""The road down, as one list. Every pass is `PrimFunc -> PrimFunc` and returns the same object when nothing changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import process_time
+
+from tensorlang.ir.stmt import PrimFunc
+from tensorlang.lower.blocks import lower_blocks
+from tensorlang.lower.flatten import flatten_buffers
+from tensorlang.lower.init import lower_init
+from tensorlang.lower.narrow import narrow_buffers
+from tensorlang.lower.partition import partition_tiles
+from tensorlang.lower.simplify import hoist_guards, simplify_func
+from tensorlang.lower.vectorize import vectorize_loops
+
+Pass = Callable[[PrimFunc], PrimFunc]
+
+# Order constraints: init needs blocks; narrowing needs plain loop variables in indices; guards are hoisted out of inner
+# loops before tiles are partitioned by them; vector lanes are found on flat indices.
+PASSES: tuple[tuple[str, Pass], ...] = (
+    ("init", lower_init),
+    ("blocks", lower_blocks),
+    ("simplify", simplify_func),
+    ("narrow", narrow_buffers),
+    ("hoist", hoist_guards),
+    ("partition", partition_tiles),
+    ("flatten", flatten_buffers),
+    ("vectorize", vectorize_loops),
+)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The program after one pass."""
+
+    name: str
+    func: PrimFunc
+    seconds: float
+
+
+def lower(func: PrimFunc) -> list[Stage]:
+    """The program after every pass, the last one being kernel IR."""
+    stages = []
+    for name, run in PASSES:
+        start = process_time()
+        func = run(func)
+        stages.append(Stage(name, func, process_time() - start))
+    return stages

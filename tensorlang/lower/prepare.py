@@ -1,0 +1,62 @@
+"""What depends on constants alone is computed once, when a model is built: packed weights above all.
+
+def f(x, w, out): w_packed = alloc(...); <w_packed from w>; <out from x, w_packed>          w constant
+->  preparation: def f_w_packed(w, w_packed): <w_packed from w>
+    main:        def f(x, w_packed, out): <out from x, w_packed>
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+
+from tensorlang.ir.buffer import Buffer
+from tensorlang.ir.stmt import Allocate, PrimFunc, Seq, Stmt, Store
+from tensorlang.ir.tree import drop_allocation, read_buffers, replace_stmt
+from tensorlang.ir.visitor import walk_stmt
+
+
+def split_preparation(func: PrimFunc, constants: Collection[str]) -> tuple[list[PrimFunc], PrimFunc]:
+    """The root nests that read constant parameters only, each as a function of its own, and what remains.
+
+    In the remaining function each prepared buffer is a parameter, placed after the other inputs; constants that
+    nothing reads any more are dropped. Buffers of symbolic size are never prepared.
+    """
+    known = {b for b in func.inputs if b.name in constants}
+    if not known:
+        return [], func
+    preparations: list[PrimFunc] = []
+    body = func.body
+    for nest in _root_nests(func.body):
+        read = read_buffers(nest)
+        written = {s.buffer for s in walk_stmt(nest) if isinstance(s, Store)}
+        if len(written) != 1 or not read or not set(read) <= known:
+            continue
+        target = next(iter(written))
+        if target in func.params or any(d.op != "const" for d in target.shape):
+            continue
+        if any(n is not nest and _writes(n, target) for n in _root_nests(func.body)):
+            continue
+        preparations.append(PrimFunc(f"{func.name}_{target.name}", (*read, target), nest))
+        body = replace_stmt(drop_allocation(body, target), nest, None)
+        known.add(target)
+    if not preparations:
+        return [], func
+    prepared = [p.outputs[0] for p in preparations]
+    still_read = read_buffers(body)
+    inputs = [b for b in func.inputs if b not in known or b in still_read]
+    inputs += [b for b in prepared if b in still_read]
+    params = (*inputs, *func.outputs, *func.size_vars)
+    return preparations, replace(func, params=params, body=body)
+
+
+def _root_nests(s: Stmt) -> list[Stmt]:
+    if isinstance(s, Allocate):
+        return _root_nests(s.body)
+    if isinstance(s, Seq):
+        return [n for c in s.stmts for n in _root_nests(c)]
+    return [s]
+
+
+def _writes(s: Stmt, buffer: Buffer) -> bool:
+    return any(isinstance(n, Store) and n.buffer is buffer for n in walk_stmt(s))

@@ -1,0 +1,145 @@
+"""Loops marked `vectorized` become vector operations, one lane per iteration.
+
+for v in 16 (vectorized): y[i*16 + v] = x[i*16 + v] * s   ->   y[ramp(i*16, 1)] = x[ramp(i*16, 1)] * broadcast(s)
+
+A guard on lanes becomes a mask: `if cond(v): y[...] = e` stays an `If` with a vector condition, and loads under it are
+masked by `select(mask, load, 0)`. Statements that a vector cannot express (loops inside, private arrays) stay scalar loops.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tensorlang.ir.expr import Expr, and_, broadcast, call, const, load, ramp, rebuild, select
+from tensorlang.ir.stmt import For, If, PrimFunc, Seq, Stmt, Store, seq
+from tensorlang.ir.visitor import rewrite_stmt, uses, walk_stmt
+from tensorlang.symbolic.affine import linear_form
+from tensorlang.symbolic.simplify import simplify
+
+
+def vectorize_loops(func: PrimFunc) -> PrimFunc:
+    ranges: dict[Expr, Expr | int] = {s.var: s.extent for s in walk_stmt(func.body) if isinstance(s, For)}
+
+    def rule(s: Stmt) -> Stmt | None:
+        if isinstance(s, For) and s.kind == "serial" and "vector_reduce" in s.annotations:
+            return _tree_reduction(s, ranges)
+        if not isinstance(s, For) or s.kind != "vectorized":
+            return None
+        if s.extent.op != "const" or s.extent.value == 1 or not _expressible(s.body):
+            return replace(s, kind="serial")
+        return _Vectorizer(s.var, s.extent.value, ranges).stmt(s.body, None)
+
+    return func.with_body(rewrite_stmt(func.body, rule))
+
+
+_REDUCERS = {"add": "vreduce_add", "mul": "vreduce_mul", "max": "vreduce_max", "min": "vreduce_min"}
+
+
+def _tree_reduction(loop: For, ranges: dict[Expr, Expr | int]) -> Stmt | None:
+    """for v in 16: y[i] = y[i] + x[v]   ->   y[i] = y[i] + vreduce_add(x[ramp(0, 1)])       (asked for by a pragma)"""
+    s = loop.body
+    if loop.extent.op != "const" or loop.extent.value == 1 or not isinstance(s, Store):
+        return None
+    value = s.value
+    if value.op not in _REDUCERS or value.args[0] is not load(s.buffer, s.indices) or uses(s.indices[0], {loop.var}):
+        return None
+    lanes = _Vectorizer(loop.var, loop.extent.value, ranges).expr(value.args[1], None)
+    if lanes.dtype.lanes == 1:
+        return None
+    total = call(_REDUCERS[value.op], lanes, dtype=lanes.dtype.scalar)
+    return Store(s.buffer, s.indices, rebuild(value, (value.args[0], total)))
+
+
+def _expressible(s: Stmt) -> bool:
+    if isinstance(s, Seq):
+        return all(_expressible(c) for c in s.stmts)
+    if isinstance(s, If):
+        return s.else_ is None and _expressible(s.then)
+    return isinstance(s, Store)
+
+
+class _Vectorizer:
+    """Rewrites the body of one vectorized loop."""
+
+    def __init__(self, var: Expr, lanes: int, ranges: dict[Expr, Expr | int]):
+        self.var, self.lanes, self.ranges = var, lanes, ranges
+
+    def stmt(self, s: Stmt, mask: Expr | None) -> Stmt:
+        if isinstance(s, Seq):
+            return seq(*(self.stmt(c, mask) for c in s.stmts))
+        if isinstance(s, If):
+            cond = self.expr(s.cond, mask)
+            if cond.dtype.lanes == 1:
+                return If(cond, self.stmt(s.then, mask))
+            return self.stmt(s.then, cond if mask is None else and_(mask, cond))
+        if not isinstance(s, Store):
+            return s
+        if not uses(s.indices[0], {self.var}):
+            # Every lane writes the same element: as in the loop, the last one wins; a reduction stays a scalar loop.
+            body = s if mask is None else s
+            return For(self.var, const(self.lanes), "serial", body if mask is None else If(self.scalar(mask), body))
+        index = self.index(s.indices[0], mask)
+        value = self.widen(self.expr(s.value, mask))
+        store = Store(s.buffer, (index,), value)
+        return store if mask is None else If(mask, store)
+
+    def scalar(self, mask: Expr) -> Expr:
+        """A vector condition as the scalar one it was made from (its ramp over the loop variable read back)."""
+        from_ramp = {}
+        for e in _nodes(mask):
+            if e.op == "ramp":
+                from_ramp[e] = e.args[0] + e.args[1] * self.var
+            elif e.op == "broadcast":
+                from_ramp[e] = e.args[0]
+        return _narrow(mask, from_ramp)
+
+    def widen(self, e: Expr) -> Expr:
+        return e if e.dtype.lanes > 1 else broadcast(e, self.lanes)
+
+    def index(self, e: Expr, mask: Expr | None) -> Expr:
+        form = linear_form(e, {self.var})
+        if form is None:
+            return self.widen(self.expr(e, mask))
+        coefficients, rest = form
+        stride = coefficients.get(self.var, 0)
+        return ramp(simplify(rest, self.ranges), stride, self.lanes)
+
+    def expr(self, e: Expr, mask: Expr | None) -> Expr:
+        if not uses(e, {self.var}):
+            # A scalar read under a lane mask may be out of bounds when no lane is active: guard it by the first lane.
+            return e
+        if e is self.var:
+            return ramp(const(0, e.dtype), const(1, e.dtype), self.lanes)
+        if e.dtype.is_int and e.op in ("add", "sub", "mul"):
+            form = linear_form(e, {self.var})
+            if form is not None:
+                return ramp(simplify(form[1], self.ranges), form[0].get(self.var, 0), self.lanes)
+        if e.op == "load":
+            new = load(e.value, (self.index(e.args[0], mask),))
+            return new if mask is None else select(mask, new, self.widen(const(0, e.dtype)))
+        if e.op == "select":
+            cond = self.expr(e.args[0], mask)
+            if cond.dtype.lanes == 1:
+                return select(cond, self.widen(self.expr(e.args[1], mask)), self.widen(self.expr(e.args[2], mask)))
+            outer = cond if mask is None else and_(mask, cond)
+            inverse = ~cond if mask is None else and_(mask, ~cond)
+            return select(cond, self.widen(self.expr(e.args[1], outer)), self.widen(self.expr(e.args[2], inverse)))
+        args = tuple(self.expr(a, mask) for a in e.args)
+        if any(a.dtype.lanes > 1 for a in args):
+            args = tuple(self.widen(a) for a in args)
+        return rebuild(e, args)
+
+
+def _nodes(e: Expr) -> list[Expr]:
+    found, stack = [], [e]
+    while stack:
+        node = stack.pop()
+        found.append(node)
+        stack.extend(node.args)
+    return found
+
+
+def _narrow(e: Expr, mapping: dict[Expr, Expr]) -> Expr:
+    if e in mapping:
+        return mapping[e]
+    return rebuild(e, tuple(_narrow(a, mapping) for a in e.args)) if e.args else e

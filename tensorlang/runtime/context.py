@@ -1,0 +1,96 @@
+"""The context that every compiled function receives first, and the process's pool behind it.
+
+    install(pool_object, num_threads)     # once, by whoever loads compiled code
+    library["dense"](context_address(), ...)
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+
+from tensorlang.config import Settings
+from tensorlang.errors import InternalError
+from tensorlang.runtime.pool import ThreadPool
+
+ABI_VERSION = 1
+# slots of codegen/intrinsics/abi.py; a test compares them
+VERSION, PARALLEL_FOR, ALLOCATE, RELEASE, POOL, NUM_THREADS, USER = range(7)
+
+_lock = threading.Lock()
+_pool: ThreadPool | None = None
+_slots = (ctypes.c_int64 * 8)()
+_address = ctypes.addressof(_slots)
+_forked = False
+
+
+def install(pool_object: bytes, num_threads: int | None = None) -> None:
+    """Start the process's pool from its native half; later calls change nothing.
+
+    Args:
+        pool_object: object file of the pool for this machine.
+        num_threads: threads that share a parallel loop; what the settings say by default.
+    """
+    global _pool
+    with _lock:
+        if _pool is not None:
+            return
+        pool = ThreadPool(pool_object, num_threads or Settings.from_env().num_threads)
+        _slots[VERSION] = ABI_VERSION
+        _slots[PARALLEL_FOR] = pool.native.address("pool_parallel_for")
+        _slots[ALLOCATE] = pool.native.address("pool_allocate")
+        _slots[RELEASE] = pool.native.address("pool_free")
+        _slots[POOL] = pool.address
+        _slots[NUM_THREADS] = pool.num_threads
+        _pool = pool
+
+
+def is_installed() -> bool:
+    """Whether this process has its pool."""
+    return _pool is not None
+
+
+def context_address() -> int:
+    """Address of the context, to be passed first to compiled functions. Cheap; call it before each of them."""
+    if _pool is None:
+        raise InternalError("compiled code was called before `runtime.context.install`")
+    if _forked:
+        _restart()
+    return _address
+
+
+def set_num_threads(count: int) -> None:
+    """Set how many threads share a parallel loop, the caller included."""
+    pool = _require()
+    pool.ensure_running()
+    pool.set_num_threads(count)
+    _slots[NUM_THREADS] = pool.num_threads
+
+
+def get_num_threads() -> int:
+    """How many threads share a parallel loop."""
+    return _require().wanted
+
+
+def _require() -> ThreadPool:
+    if _pool is None:
+        raise InternalError("the thread pool is not installed yet")
+    return _pool
+
+
+def _restart() -> None:
+    global _forked
+    with _lock:
+        if _forked and _pool is not None:
+            _pool.ensure_running()
+        _forked = False
+
+
+def _after_fork() -> None:
+    global _forked, _lock
+    _lock = threading.Lock()  # the parent's may be held by a thread that does not exist here
+    _forked = _pool is not None
+
+
+os.register_at_fork(after_in_child=_after_fork)

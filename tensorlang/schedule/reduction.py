@@ -1,0 +1,155 @@
+"""Primitives on reductions: rfactor and decompose_reduction."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tensorlang.errors import InternalError, ScheduleError
+from tensorlang.ir.buffer import Buffer
+from tensorlang.ir.expr import Expr, load, var
+from tensorlang.ir.reduction import (
+    COMBINE,
+    conjuncts_free_of,
+    init_nest,
+    init_store,
+    reduce_loop_vars,
+    reduction_of,
+    wrap_loops,
+)
+from tensorlang.ir.stmt import Allocate, Block, For, Iter, PrimFunc, Stmt, Store, seq
+from tensorlang.ir.tree import block_path, loops_of, own_loops, replace_stmt, sole_ancestor
+from tensorlang.ir.visitor import free_vars, substitute
+from tensorlang.symbolic.affine import linear_form
+
+
+def rfactor(func: PrimFunc, stage: str, loop: For, factor_axis: int) -> tuple[PrimFunc, str]:
+    """The reduction split in two along `loop`: partial results, one per iteration of it, then their combination.
+
+        for i: for k_o: for k_i: y[i] += x[i, k_o*4 + k_i]                     rfactor(y, k_i)
+    ->  for i: for k_o: for k_i: y_rf[k_i, i] += x[i, k_o*4 + k_i]
+        for i: for k_i: y[i] += y_rf[k_i, i]
+
+    Legal because the reducer is associative and commutative (floating-point results may differ by rounding).
+    """
+    path = block_path(func.body, stage)
+    block = _block(path)
+    reduction = reduction_of(block)
+    if reduction is None:
+        raise ScheduleError(f"rfactor: {stage} is not a reduction")
+    if loop.var in free_vars(block.predicate) and block.predicate.op not in ("lt", "and", "le"):
+        raise ScheduleError(f"rfactor: the guard of {stage} on {loop.var.name} cannot be carried over")
+    nest = own_loops(path)
+    if not any(f is loop for f in nest):
+        raise ScheduleError(f"rfactor: {loop.var.name} does not belong to {stage} alone")
+    for it in block.iters:
+        if it.kind == "spatial" and loop.var in free_vars(it.binding):
+            raise ScheduleError(f"rfactor: {loop.var.name} is not a reduction loop of {stage}")
+    all_loops = {f.var: f for f in loops_of(path)}
+    # Every reduce loop but `loop` becomes a reduce iter of the partial stage; `loop` becomes a spatial iter.
+    reduce_loops = [
+        v for v in all_loops if any(it.kind == "reduce" and v in free_vars(it.binding) for it in block.iters)
+    ]
+    part_var = var(f"v{loop.var.name}")
+    iters: list[Iter] = []
+    mapping: dict[Expr, Expr] = {}
+    for it in block.iters:
+        if it.kind == "spatial":
+            fresh = var(it.var.name)
+            mapping[it.var] = fresh
+            iters.append(replace(it, var=fresh))
+    inner_of: dict[Expr, Expr] = {loop.var: part_var}
+    part_iter = Iter(part_var, loop.extent, "spatial", loop.var)
+    reduce_iters = []
+    for v in reduce_loops:
+        if v is loop.var:
+            continue
+        fresh = var(f"v{v.name}")
+        inner_of[v] = fresh
+        reduce_iters.append(Iter(fresh, all_loops[v].extent, "reduce", v))
+    for it in block.iters:
+        if it.kind == "reduce":
+            if linear_form(it.binding, set(reduce_loops)) is None:
+                raise ScheduleError(f"rfactor: {it.var.name} = {it.binding} is not affine in the reduction loops")
+            mapping[it.var] = substitute(it.binding, inner_of)
+    buffer = reduction.store.buffer
+    position = factor_axis if factor_axis >= 0 else buffer.ndim + 1 + factor_axis
+    if not 0 <= position <= buffer.ndim:
+        raise ScheduleError(f"rfactor: factor_axis {factor_axis} is outside of the {buffer.ndim + 1} dimensions")
+
+    def with_part(index: tuple[Expr, ...], part: Expr) -> tuple[Expr, ...]:
+        return (*index[:position], part, *index[position:])
+
+    partial = Buffer(f"{buffer.name}_rf", with_part(buffer.shape, loop.extent), buffer.dtype)
+    name = f"{stage}_rf"
+    index = with_part(tuple(substitute(i, mapping) for i in reduction.store.indices), part_var)
+    source = substitute(reduction.source, mapping)
+    init = init_store(block)
+    rf_block = Block(
+        name,
+        (*iters[:position], part_iter, *iters[position:], *reduce_iters),
+        Store(partial, index, COMBINE[reduction.kind](load(partial, index), source)),
+        Store(partial, index, init.value),
+        block.predicate,
+        block.annotations,
+    )
+    rf_nest: Stmt = rf_block
+    for f in reversed(nest):
+        rf_nest = replace(f, body=rf_nest)
+    # The combining stage keeps the spatial loops (as fresh copies) and `loop`.
+    kept = [f for f in nest if f.var is loop.var or f.var not in reduce_loops]
+    renamed = {f.var: var(f.var.name) for f in kept}
+    final_part = var(part_var.name)
+    final = Block(
+        stage,
+        (
+            *(replace(it, binding=substitute(it.binding, renamed)) for it in block.iters if it.kind == "spatial"),
+            Iter(final_part, loop.extent, "reduce", renamed[loop.var]),
+        ),
+        Store(
+            buffer,
+            reduction.store.indices,
+            COMBINE[reduction.kind](
+                load(buffer, reduction.store.indices),
+                load(partial, with_part(reduction.store.indices, final_part)),
+            ),
+        ),
+        init,
+        substitute(conjuncts_free_of(block.predicate, set(reduce_loops)), renamed),
+        block.annotations,
+    )
+    inner = For(renamed[loop.var], loop.extent, "serial", final)
+    final_nest = wrap_loops([f for f in kept if f.var is not loop.var], renamed, inner)
+    new = Allocate(partial, seq(rf_nest, final_nest))
+    return func.with_body(replace_stmt(func.body, sole_ancestor(path), new)), name
+
+
+def decompose_reduction(func: PrimFunc, stage: str, loop: For) -> tuple[PrimFunc, str]:
+    """The initialisation of a reduction as a stage of its own, just before `loop`.
+
+    for i: for k: with y(i, k): init y[i] = 0; y[i] += x[i, k]
+    ->  for i: (y_init: y[i] = 0); for k: with y(i, k): y[i] += x[i, k]
+
+    Legal if no reduction loop of the stage lies outside of `loop`.
+    """
+    path = block_path(func.body, stage)
+    block = _block(path)
+    if block.init is None:
+        raise ScheduleError(f"decompose_reduction: {stage} has no initialisation")
+    loops = loops_of(path)
+    at = next((n for n, f in enumerate(loops) if f is loop), None)
+    if at is None:
+        raise ScheduleError(f"decompose_reduction: {loop.var.name} is not around {stage}")
+    reduce_vars = reduce_loop_vars(block)
+    if outside := [f.var.name for f in loops[:at] if f.var in reduce_vars]:
+        raise ScheduleError(f"decompose_reduction: the reduction loop {outside[0]} is outside of {loop.var.name}")
+    name = f"{stage}_init"
+    init = init_nest(block, loops[at:], name)
+    body = replace_stmt(loop, block, replace(block, init=None))
+    return func.with_body(replace_stmt(func.body, loop, seq(init, body))), name
+
+
+
+def _block(path: list[Stmt]) -> Block:
+    if not path or not isinstance(path[-1], Block):
+        raise InternalError("the path does not end at a block")
+    return path[-1]

@@ -1,0 +1,1 @@
+"""Symbolic analysis (layer 2)."""

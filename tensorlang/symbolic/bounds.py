@@ -1,0 +1,105 @@
+"""Symbolic bounds of index expressions, and proofs of conditions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tensorlang.errors import InternalError
+from tensorlang.ir.expr import Expr, const, eq, floordiv, le, lt, maximum, minimum, ne, wrap
+from tensorlang.ir.visitor import walk
+from tensorlang.symbolic.affine import Poly, build, constant_value, is_index, multiply, plus, polynomial, times
+from tensorlang.symbolic.interval import Interval, Ranges, RangesLike, SIZE as SIZE, as_ranges
+from tensorlang.symbolic.simplify import simplify
+
+
+class Unbounded(ValueError):
+    """An expression has no bounds over the ranged variables, e.g. a gathered index `t[i]` with `i` ranged."""
+
+
+def const_bounds(e: Expr, ranges: RangesLike) -> tuple[int | None, int | None]:
+    """Inclusive constant (lowest, highest) value of the integer `e`; None where unbounded or unknown."""
+    return as_ranges(ranges).bounds(polynomial(simplify(e, ranges)))
+
+
+def bounds(e: Expr, ranges: RangesLike) -> tuple[Expr, Expr]:
+    """Inclusive symbolic (lowest, highest) value of `e` over the variables of `ranges`; other symbols stay opaque.
+
+    Exact where each ranged variable occurs in one term only, else possibly wider.
+
+    Raises:
+        Unbounded: a ranged variable stands where nothing bounds it (under a load, or multiplied by an unknown sign).
+    """
+    known = as_ranges(ranges)
+    finder = _BoundsFinder(known, set(ranges))
+    e = simplify(e, ranges)
+    return simplify(finder.extreme(polynomial(e), False), ranges), simplify(finder.extreme(polynomial(e), True), ranges)
+
+
+class _BoundsFinder:
+    def __init__(self, ranges: Ranges, variables: set[Expr]):
+        self.ranges = ranges
+        self.variables = variables
+
+    def _mentions(self, e: Expr) -> bool:
+        return any(n in self.variables for n in walk(e))
+
+    def extreme(self, p: Poly, above: bool) -> Expr:
+        """The highest (`above`) or lowest value of `p`, as an expression free of the ranged variables."""
+        while True:
+            atoms = {a for m in p for a in m if self._mentions(a)}
+            if not atoms:
+                return build(p)
+            t = max(atoms, key=self.ranges.level)
+            c = {m[: m.index(t)] + m[m.index(t) + 1 :]: k for m, k in p.items() if t in m}
+            r = {m: k for m, k in p.items() if t not in m}
+            sign = self._sign(c)
+            if sign == 0:
+                raise Unbounded(f"{build(p)}: the sign of the coefficient of {t} is unknown")
+            t_above = above == (sign > 0)
+            p = plus(r, multiply(c, polynomial(self._atom(t, t_above))))
+
+    def _sign(self, c: Poly) -> int:
+        if (k := constant_value(c)) is not None:
+            return (k > 0) - (k < 0)
+        low, high = self.ranges.bounds(c)
+        return 1 if low is not None and low >= 0 else -1 if high is not None and high <= 0 else 0
+
+    def _atom(self, t: Expr, above: bool) -> Expr:
+        op = t.op
+        if op == "var":
+            if above:
+                if t in self.ranges.high:
+                    return build(self.ranges.high[t])
+            elif t in self.ranges.low:
+                return const(self.ranges.low[t])
+        elif is_index(t) and op == "floordiv" and not self._mentions(t.args[1]):
+            sign = self._sign(polynomial(t.args[1]))
+            if sign:
+                return floordiv(self.extreme(polynomial(t.args[0]), above == (sign > 0)), t.args[1])
+        elif is_index(t) and op == "floormod":
+            low, high = self.ranges.bounds({(t,): 1})
+            if low is not None and not above:
+                return const(low)
+            if high is not None and above:
+                return const(high)
+            if self._sign(polynomial(t.args[1])) > 0:
+                return self.extreme(plus(polynomial(t.args[1]), {(): -1}), True) if above else const(0)
+        elif is_index(t) and op in ("min", "max"):
+            join = minimum if op == "min" else maximum
+            return join(*(self.extreme(polynomial(a), above) for a in t.args))
+        elif is_index(t) and op == "select":
+            join = maximum if above else minimum
+            return join(*(self.extreme(polynomial(a), above) for a in t.args[1:]))
+        low, high = self.ranges.bounds({(t,): 1})
+        found = high if above else low
+        if found is None:
+            raise Unbounded(f"{t} has no {'upper' if above else 'lower'} bound")
+        return const(found)
+
+
+def prove(cond: Expr, ranges: RangesLike, facts: Sequence[Expr] = ()) -> bool:
+    """Whether `cond` holds for all values in range that satisfy `facts`. False means: not proved."""
+    from_bounds = simplify(cond, ranges)
+    if from_bounds.op == "const":
+        return bool(from_bounds.value)
+    return False

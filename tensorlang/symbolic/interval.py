@@ -1,0 +1,269 @@
+"""Constant bounds of polynomials over ranged variables, by eliminating one atom after another.
+
+To bound `p = c*t + r` from above, with `c` of known sign, replace `t` by an upper bound (lower, if c < 0) that may itself be
+a polynomial. The bounds used, and nothing else:
+
+    0 <= v <= extent - 1                                v has a range
+    (x - c + 1)/c <= x // c <= x/c                      c > 0 constant
+    0 <= x % c <= c - 1;   x % c <= x  (x >= 0)         c > 0
+    min(a, b) <= a, b <= max(a, b);  select(q, a, b) is a or b
+
+Atoms are eliminated outermost first, so `ii < min(8, M - io*8)` keeps what it knows about `io`. Incomplete, never wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tensorlang.ir.expr import Expr
+from tensorlang.symbolic.affine import ONE, Poly, constant_value, integer, is_index, multiply, plus, polynomial, split_atom, times
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """What is known of a variable when it is not `0 <= v < extent`: inclusive bounds, None where there is none."""
+
+    low: int | None = None
+    high: int | None = None
+
+
+SIZE = Interval(1, None)  # a symbolic dimension
+
+Extent = Expr | int | Interval
+RangesLike = Mapping[Expr, Extent]
+
+_FUEL = 400  # eliminations per question: enough for any index, and an end to pathological ones
+
+
+class Ranges:
+    """Variables with their ranges, and the memo of everything asked about them.
+
+    That a loop variable has a value at all means its extent is at least 1; so an extent `M` or `(M + 7) // 8` says that
+    `M >= 1` wherever the variables of these ranges are in scope, and a product of variables is taken to be of sizes.
+    """
+
+    def __init__(self, ranges: RangesLike):
+        self.low: dict[Expr, int] = {}
+        self.high: dict[Expr, Poly] = {}
+        self._levels: dict[Expr, int] = {}
+        self._memo: dict[tuple[frozenset, int], int | None] = {}
+        self._fuel = 0
+        for v, extent in ranges.items():
+            if isinstance(extent, Interval):
+                self._raise_low(v, extent.low)
+                if extent.high is not None:
+                    self.high[v] = integer(extent.high)
+            else:
+                self.low[v] = max(0, self.low.get(v, 0))
+                self.high[v] = plus(integer(extent) if isinstance(extent, int) else polynomial(extent), {ONE: -1})
+        for extent in ranges.values():
+            if isinstance(extent, Expr):
+                self._at_least(extent, 1)
+
+    def _raise_low(self, v: Expr, low: int | None) -> None:
+        if low is not None:
+            self.low[v] = max(low, self.low.get(v, low))
+
+    def _at_least(self, e: Expr, n: int) -> None:
+        """Record what `e >= n` says about single variables."""
+        p = polynomial(e)
+        c = p.get(ONE, 0)
+        terms = [(m, k) for m, k in p.items() if m]
+        if len(terms) != 1 or terms[0][1] <= 0:
+            return
+        (monomial, k) = terms[0]
+        n = -((c - n) // k)  # k*t + c >= n  <=>  t >= ceil((n - c) / k)
+        if len(monomial) > 1:
+            if n >= 1:
+                for atom in monomial:
+                    self._at_least(atom, 1)
+            return
+        atom = monomial[0]
+        if atom.op == "var":
+            self._raise_low(atom, n)
+        elif atom.op == "floordiv" and (d := _positive(atom.args[1])) is not None:
+            self._at_least(atom.args[0], n * d)
+        elif atom.op == "min":
+            self._at_least(atom.args[0], n)
+            self._at_least(atom.args[1], n)
+
+    # -- questions -------------------------------------------------------------------------------------------------
+    def bounds(self, p: Poly) -> tuple[int | None, int | None]:
+        """Inclusive (lowest, highest) value of `p`, None where unbounded or unknown."""
+        return self.lower(p), self.upper(p)
+
+    def upper(self, p: Poly) -> int | None:
+        if (k := constant_value(p)) is not None:
+            return k
+        self._fuel = _FUEL
+        return self._upper(p)
+
+    def lower(self, p: Poly) -> int | None:
+        return None if (u := self.upper(times(p, -1))) is None else -u
+
+    # -- elimination -----------------------------------------------------------------------------------------------
+    def level(self, e: Expr) -> int:
+        """How deep bounds of `e` refer to other atoms: eliminated from the highest level down."""
+        if (known := self._levels.get(e)) is not None:
+            return known
+        self._levels[e] = 0  # an extent that mentions its own variable ends here
+        inner = list(e.args)
+        if e.op == "var":
+            inner = [a for m in self.high.get(e, {}) for a in m]
+        elif e.op == "load":
+            inner = []
+        found = 1 + max((self.level(a) for a in inner), default=-1)
+        self._levels[e] = found
+        return found
+
+    def _upper(self, p: Poly) -> int | None:
+        if (k := constant_value(p)) is not None:
+            return k
+        # an additive constant moves through: ask about the rest
+        if c := p.get(ONE, 0):
+            rest = dict(p)
+            del rest[ONE]
+            return None if (u := self._upper(rest)) is None else u + c
+        key = (frozenset(p.items()), 0)
+        if key in self._memo:
+            return self._memo[key]
+        if self._fuel <= 0:
+            return None
+        self._fuel -= 1
+        found = self._eliminate(p)
+        if self._fuel > 0 or found is not None:
+            self._memo[key] = found
+        return found
+
+    def _eliminate(self, p: Poly) -> int | None:
+        atoms = {a for m in p for a in m}
+        t = max(atoms, key=lambda a: (self.level(a), a.op != "var", p.get((a,), 0)))
+        parts = split_atom(p, t)
+        if parts is None:
+            return self._termwise(p)
+        c, r = parts
+        k = constant_value(c)
+        sign = (k > 0) - (k < 0) if k is not None else self._sign(c)
+        if sign == 0:
+            return self._termwise(p) if len(p) > 1 or len(next(iter(p))) > 1 else None
+        best: int | None = None
+        for bound, d in self._bounds_of(t, sign > 0):
+            # t <= bound/d (or >=): c*t + r <= (c*bound + d*r) / d
+            u = self._upper(plus(multiply(c, bound), r, d))
+            if u is not None and (best is None or u // d < best):
+                best = u // d
+        for options in self._choices_of(t):
+            worst: int | None = None
+            for option in options:
+                u = self._upper(plus(multiply(c, option), r))
+                if u is None:
+                    break
+                worst = u if worst is None else max(u, worst)
+            else:
+                if worst is not None and (best is None or worst < best):
+                    best = worst
+        return best
+
+    def _sign(self, c: Poly) -> int:
+        if (low := self._lower(c)) is not None and low >= 0:
+            return 1
+        if (high := self._upper(c)) is not None and high <= 0:
+            return -1
+        return 0
+
+    def _lower(self, p: Poly) -> int | None:
+        return None if (u := self._upper(times(p, -1))) is None else -u
+
+    def _bounds_of(self, t: Expr, above: bool) -> list[tuple[Poly, int]]:
+        """Polynomials b and integers d > 0 with t <= b/d (`above`), or t >= b/d."""
+        op = t.op
+        if op == "var":
+            if above:
+                return [(self.high[t], 1)] if t in self.high else []
+            return [(integer(self.low[t]), 1)] if t in self.low else []
+        if not t.dtype.is_int:
+            return []
+        if op == "floordiv":
+            x, d = polynomial(t.args[0]), _positive(t.args[1])
+            if d is None:
+                divisor = self._lower(polynomial(t.args[1]))
+                low = self._lower(x)
+                if divisor is None or divisor < 1 or low is None or low < 0:
+                    return []
+                return [(x, 1)] if above else [({}, 1)]
+            inner = self._upper(x) if above else self._lower(x)
+            found = [] if inner is None else [(integer(inner // d), 1)]
+            return [*found, (x if above else plus(x, integer(1 - d)), d)]
+        if op == "floormod":
+            c = polynomial(t.args[1])
+            low = self._lower(c)
+            if low is None or low < 1:
+                return []
+            if not above:
+                return [({}, 1)]
+            x = polynomial(t.args[0])
+            least = self._lower(x)
+            return [(plus(c, {ONE: -1}), 1), *([(x, 1)] if least is not None and least >= 0 else [])]
+        if (op == "min" and above) or (op == "max" and not above):
+            return [(polynomial(a), 1) for a in t.args]
+        if op == "cast" and t.args[0].dtype.is_int and t.args[0].dtype.bits < t.dtype.bits == 64:
+            return [(polynomial(t.args[0]), 1)]  # widening keeps the value
+        return _type_bounds(t, above)
+
+    def _choices_of(self, t: Expr) -> list[list[Poly]]:
+        """Sets of polynomials one of which `t` equals."""
+        if t.op in ("min", "max") and is_index(t):
+            return [[polynomial(a) for a in t.args]]
+        if t.op == "select" and is_index(t):
+            return [[polynomial(a) for a in t.args[1:]]]
+        return []
+
+    def _termwise(self, p: Poly) -> int | None:
+        """Interval arithmetic, term by term: for squares, and coefficients of unknown sign."""
+        total = 0
+        for monomial, c in p.items():
+            intervals = [(self._lower({(a,): 1}), self._upper({(a,): 1})) for a in monomial]
+            low, high = 1, 1
+            if all(a is not None and b is not None for a, b in intervals):
+                for a, b in intervals:
+                    corners = [low * a, low * b, high * a, high * b]  # type: ignore[operator]
+                    low, high = min(corners), max(corners)
+            elif c < 0 and all(a is not None and a >= 0 for a, _ in intervals):
+                for a, _ in intervals:
+                    low *= a  # type: ignore[operator]
+                high = low  # c * high is not the maximum, c * low is
+            else:
+                return None
+            total += max(c * low, c * high)
+        return total
+
+
+def _positive(e: Expr) -> int | None:
+    return e.value if e.op == "const" and e.value > 0 else None
+
+
+def _type_bounds(e: Expr, above: bool) -> list[tuple[Poly, int]]:
+    if e.dtype.is_bool:
+        return [({ONE: 1} if above else {}, 1)]
+    if not e.dtype.is_int or (e.dtype.bits == 64 and (e.dtype.kind == "i" or above)):
+        return []
+    if e.dtype.kind == "u":
+        return [({ONE: (1 << e.dtype.bits) - 1} if above else {}, 1)]
+    half = 1 << (e.dtype.bits - 1)
+    return [(integer(half - 1 if above else -half), 1)]
+
+
+_contexts: dict[frozenset, Ranges] = {}
+
+
+def as_ranges(ranges: RangesLike | Ranges | None) -> Ranges:
+    """The shared `Ranges` of these variables and extents: asking again costs a look-up."""
+    if isinstance(ranges, Ranges):
+        return ranges
+    key = frozenset(ranges.items()) if ranges else frozenset()
+    if (found := _contexts.get(key)) is None:
+        if len(_contexts) > 512:
+            _contexts.clear()
+        found = _contexts[key] = Ranges(ranges or {})
+    return found

@@ -1,0 +1,1 @@
+"""Tuning (layer 7)."""

@@ -1,0 +1,116 @@
+"""`tensorlang doctor`: the report, and the exit code that a script reads. (The real self-test: test_end_to_end.py.)"""
+
+from __future__ import annotations
+
+import os
+from importlib import metadata
+
+import pytest
+
+import tensorlang as tl
+from tensorlang.cli import doctor, selftest
+from tests.cli.conftest import invoke, invoke_json
+
+PASSED = {"ok": True, "max_error": 0.0, "first_call_s": 0.1, "second_call_s": 1e-5}
+
+
+@pytest.fixture(autouse=True)
+def self_test(monkeypatch):
+    monkeypatch.setattr(selftest, "run", lambda: dict(PASSED))
+
+
+@pytest.fixture(autouse=True)
+def cache(monkeypatch, tmp_path):
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("TENSORLANG_CACHE_DIR", str(folder))
+    return folder
+
+
+def test_reports_the_machine(monkeypatch):
+    monkeypatch.setenv("TENSORLANG_NUM_THREADS", "3")
+    found = invoke_json("doctor")
+    assert found["ok"] and found["tensorlang"] == tl.__version__
+    cpu = found["cpu"]
+    assert cpu["threads"] == 3 and 1 <= cpu["usable_cores"] <= cpu["logical_cores"]
+    assert cpu["vector_bits"] in (128, 256, 512)
+    assert cpu["vector_bits"] != 512 or "avx512f" in cpu["features"]
+
+
+def test_core_packages_are_pyprojects():
+    core = invoke_json("doctor")["packages"]
+    assert {"numba", "llvmlite", "numpy", "sympy", "islpy", "onnx", "ml_dtypes", "typer", "rich"} == set(core)
+    assert core["numba"] == metadata.version("numba")
+
+
+def test_names_the_oracle(monkeypatch):
+    assert invoke_json("doctor")["oracle"] == {"onnxruntime": metadata.version("onnxruntime")}
+    installed = doctor._version
+    monkeypatch.setattr(doctor, "_version", lambda name: None if name == "onnxruntime" else installed(name))
+    assert invoke_json("doctor")["oracle"] == {"onnxruntime": None}  # an extra: doctor still passes
+    assert "checked by the interpreter" in invoke("doctor").stdout
+
+
+def test_missing_extra_comes_with_the_line_that_adds_it(monkeypatch):
+    monkeypatch.setattr(metadata, "requires", lambda name: ["numpy>=2", "no_such_package>=1; extra == 'plot'"])
+    found = invoke_json("doctor")
+    assert found["extras"] == {
+        "plot": {"installed": {}, "missing": ["no_such_package"], "install": "pip install 'tensorlang[plot]'"}
+    }
+    assert found["ok"]  # an extra is optional
+    assert "pip install 'tensorlang[plot]'" in invoke("doctor").stdout
+
+
+def test_missing_core_package_fails(monkeypatch):
+    monkeypatch.setattr(metadata, "requires", lambda name: ["no_such_package>=1"])
+    assert invoke_json("doctor", code=1)["packages"] == {"no_such_package": None}
+    assert "MISSING" in invoke("doctor", code=1).stdout
+
+
+def test_failed_self_test_fails_and_says_why(monkeypatch):
+    def broken():
+        raise tl.errors.BuildError("no target called 'cpu'")
+
+    monkeypatch.setattr(selftest, "run", broken)
+    assert invoke_json("doctor", code=1)["self_test"] == {"ok": False, "error": "BuildError: no target called 'cpu'"}
+    assert "FAILED, BuildError: no target" in invoke("doctor", code=1).stdout
+
+
+def test_wrong_self_test_result_fails(monkeypatch):
+    monkeypatch.setattr(selftest, "run", lambda: {**PASSED, "ok": False, "max_error": 0.5})
+    assert "FAILED, wrong result" in invoke("doctor", code=1).stdout
+
+
+def test_cache_size_and_kinds(cache):
+    (cache / "ab").mkdir(parents=True)
+    (cache / "ab" / "1.bc").write_bytes(b"x" * 100)
+    (cache / "ab" / "2.bc").write_bytes(b"x" * 50)
+    (cache / "k.o").write_bytes(b"x" * 7)
+    assert "kinds" not in invoke_json("doctor")["cache"]
+    report = invoke_json("doctor", "--cache")["cache"]
+    assert (report["path"], report["files"], report["bytes"], report["writable"]) == (str(cache), 3, 157, True)
+    assert report["kinds"] == {".bc": {"files": 2, "bytes": 150}, ".o": {"files": 1, "bytes": 7}}
+    assert ".bc: 2 files, 150 B" in invoke("doctor", "--cache").stdout
+
+
+def test_looking_at_the_cache_does_not_make_it(cache):
+    assert invoke_json("doctor")["cache"]["writable"] and not cache.exists()
+
+
+def test_unwritable_cache_fails_unless_switched_off(monkeypatch, tmp_path):
+    blocker = tmp_path / "file"
+    blocker.write_text("a file where a folder should be")
+    monkeypatch.setenv("TENSORLANG_CACHE_DIR", str(blocker))
+    assert not invoke_json("doctor", code=1)["cache"]["writable"]
+    monkeypatch.setenv("TENSORLANG_CACHE", "0")
+    assert invoke_json("doctor")["cache"]["enabled"] is False
+
+
+def test_human_bytes():
+    assert [doctor.human_bytes(n) for n in (0, 1023, 1536, 5 << 20, 3 << 40)] == [
+        "0 B", "1023 B", "1.5 KiB", "5.0 MiB", "3.0 TiB",
+    ]  # fmt: skip
+
+
+def test_usable_cores_are_the_processs_own():
+    if hasattr(os, "sched_getaffinity"):
+        assert invoke_json("doctor")["cpu"]["usable_cores"] == len(os.sched_getaffinity(0))

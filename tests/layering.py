@@ -1,0 +1,196 @@
+"""The layer rules as code: what each module may import. Used by tests/test_layering.py.
+
+A *violation* is one line of text, "module:line: reason". The rules:
+
+1. A module of `tensorlang/` imports only modules of a lower rank, or of its own package. Rank 3 has four siblings that
+   never import each other; `runtime/` imports rank 0 alone. Modules of rank 8 may import each other (the command line
+   sits on `compile`, say), for they are one layer without order.
+2. Nobody imports the facade's functions from inside: `from tensorlang import compile` would hide a dependency. The
+   command line is the one user of the facade within the package: it is written as any user's program would be.
+3. `importers/` and `schedules/` use public packages only (`PUBLIC`: the packages themselves, not modules inside them)
+   and import their own modules relatively.
+4. No function-level import of our own modules, nor `importlib.import_module("tensorlang...")`: only the facade is lazy.
+5. sympy lives in `symbolic/`. Layer 0, `ir/` and `runtime/` load no heavy library at import time.
+6. No file is longer than 1000 lines.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+RANKS = {
+    "errors": 0, "config": 0,
+    "ir": 1,
+    "symbolic": 2,
+    "schedule": 3, "lower": 3, "codegen": 3, "runtime": 3,
+    "build": 4,
+    "te": 5,
+    "graph": 6,
+    "tune": 7,
+    "compile": 8, "load_model": 8, "benchmark": 8, "session": 8, "verify": 8, "cli": 8, "interop": 8,
+}  # fmt: skip
+TOP_RANK = 8
+PUBLIC = {  # what an importer or a schedule, ours or a third party's, may build on
+    "tensorlang",
+    "tensorlang.errors",
+    "tensorlang.config",
+    "tensorlang.ir",
+    "tensorlang.schedule",
+    "tensorlang.te",
+    "tensorlang.graph",
+}
+HEAVY = {"numba", "llvmlite", "sympy", "islpy", "onnx", "onnxruntime", "typer", "rich", "torch", "tensorflow"}
+LIGHT_PACKAGES = {"errors", "config", "ir", "runtime"}
+FACADE = "tensorlang"
+FACADE_USERS = {"cli"}
+FACADE_CONSTANTS = {"__version__"}
+MAX_LINES = 1000
+OUTSIDE = {"importers": "tensorlang.importers", "schedules": "tensorlang.schedules"}  # folder -> installed name
+
+
+@dataclass(frozen=True)
+class Import:
+    """One imported module: its absolute name, the names taken from it, and where the statement stands."""
+
+    target: str
+    names: tuple[str, ...]
+    line: int
+    relative: bool
+    in_function: bool
+
+
+def imports_of(module: str, source: str, *, is_package: bool) -> list[Import]:
+    """Every import in `source`, at any depth, with relative names made absolute; `module` is its dotted name."""
+    found: list[Import] = []
+
+    def visit(node: ast.AST, in_function: bool) -> None:
+        if isinstance(node, ast.Import):
+            found.extend(Import(alias.name, (), node.lineno, False, in_function) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            target = node.module or ""
+            if node.level:
+                parents = module.split(".")
+                base = parents[: len(parents) - node.level + is_package]
+                target = ".".join([*base, target] if target else base)
+            names = tuple(alias.name for alias in node.names)
+            found.append(Import(target, names, node.lineno, bool(node.level), in_function))
+        elif isinstance(node, ast.Call) and (target := _dynamic_import(node)):
+            found.append(Import(target, (), node.lineno, False, True))
+        nested = in_function or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        for child in ast.iter_child_nodes(node):
+            visit(child, nested)
+
+    visit(ast.parse(source), False)
+    return found
+
+
+def _dynamic_import(call: ast.Call) -> str | None:
+    function = ast.unparse(call.func)
+    if function not in {"importlib.import_module", "import_module", "__import__"} or not call.args:
+        return None
+    name = call.args[0]
+    return name.value if isinstance(name, ast.Constant) and isinstance(name.value, str) else None
+
+
+def violations(
+    module: str, source: str, *, is_package: bool = False, modules: frozenset[str] = frozenset()
+) -> list[str]:
+    """What `source`, the text of `module`, breaks.
+
+    Args:
+        module: dotted name as installed ("tensorlang.lower.flatten", "tensorlang.importers.onnx").
+        modules: all module names of the project: they tell `from tensorlang import te` from a facade's function.
+    """
+    if module == FACADE:
+        return []
+    reasons: list[tuple[int, str]] = []
+    lines = source.count("\n") + 1
+    if lines > MAX_LINES:
+        reasons.append((lines, f"file has more than {MAX_LINES} lines"))
+    for imported in imports_of(module, source, is_package=is_package):
+        reasons += [(imported.line, reason) for reason in _import_reasons(module, imported, modules)]
+    return [f"{module}:{line}: {reason}" for line, reason in reasons]
+
+
+def _import_reasons(module: str, imported: Import, modules: frozenset[str]) -> Iterator[str]:
+    top = imported.target.partition(".")[0]
+    home = _home(module)
+    if top != FACADE and top not in OUTSIDE:
+        if top == "sympy" and home != "symbolic":
+            yield "sympy lives in tensorlang.symbolic and nowhere else"
+        elif top in HEAVY and home in LIGHT_PACKAGES and not imported.in_function:
+            yield f"{home} must not load {top} when it is imported"
+        return
+    if imported.in_function:
+        yield f"imports {imported.target} inside a function"
+    for target in _targets(imported, modules):
+        outside = _is_outside(module)
+        reason = _outside_reason(module, imported, target) if outside else _core_reason(home, imported, target)
+        if reason:
+            yield reason
+
+
+def _targets(imported: Import, modules: frozenset[str]) -> list[str]:
+    """The modules that a statement reaches; a facade's function counts as the facade."""
+    if imported.target != FACADE:
+        return [imported.target]
+    submodules = [f"{FACADE}.{name}" for name in imported.names if f"{FACADE}.{name}" in modules]
+    functions = [n for n in imported.names if f"{FACADE}.{n}" not in modules and n not in FACADE_CONSTANTS]
+    plain = not imported.names
+    return submodules + ([FACADE] if functions or plain else [])
+
+
+def _core_reason(home: str, imported: Import, target: str) -> str | None:
+    if imported.relative:
+        return f"imports {target} relatively; tensorlang's own modules are imported absolutely"
+    if target == FACADE:
+        return None if home in FACADE_USERS else "imports the facade; import from the module that defines the name"
+    if any(target == name or target.startswith(name + ".") for name in (*OUTSIDE, *OUTSIDE.values())):
+        return f"imports {target}; importers and schedules reach the core by registration"
+    other = target.split(".")[1]
+    for name in (home, other):
+        if name not in RANKS:
+            return f"tensorlang.{name} has no rank: give it one in tests/layering.py and in the design"
+    if home == other or RANKS[home] == RANKS[other] == TOP_RANK:
+        return None
+    if home == "runtime" and RANKS[other] > 0:
+        return f"runtime imports layer 0 alone, not tensorlang.{other}"
+    if RANKS[other] >= RANKS[home]:
+        kind = "its sibling" if RANKS[other] == RANKS[home] else "a higher layer"
+        return f"{home} (rank {RANKS[home]}) imports {kind} {other} (rank {RANKS[other]})"
+    return None
+
+
+def _outside_reason(module: str, imported: Import, target: str) -> str | None:
+    own = next(name for name in OUTSIDE.values() if module == name or module.startswith(name + "."))
+    if imported.relative:
+        stays = target == own or target.startswith(own + ".")
+        return None if stays else f"leaves {own} by a relative import of {target}"
+    if target in PUBLIC:
+        return None
+    return (
+        f"imports {target}, which is not public API ({', '.join(sorted(PUBLIC))}); own modules are imported relatively"
+    )
+
+
+def _is_outside(module: str) -> bool:
+    return any(module == name or module.startswith(name + ".") for name in OUTSIDE.values())
+
+
+def _home(module: str) -> str:
+    """The part of the house that `module` belongs to: "ir" for tensorlang.ir.expr, "importers" for the importers."""
+    return module.split(".")[1]
+
+
+def project_modules(root: Path) -> dict[str, Path]:
+    """Installed module name -> file, for tensorlang/, importers/ and schedules/ under `root`."""
+    found = {}
+    for folder, package in {FACADE: FACADE, **OUTSIDE}.items():
+        for path in sorted((root / folder).rglob("*.py")):
+            parts = path.relative_to(root / folder).with_suffix("").parts
+            name = ".".join([package, *parts])
+            found[name.removesuffix(".__init__")] = path
+    return found

@@ -1,0 +1,108 @@
+"""Random integer and boolean expressions over small ranges, and their meaning evaluated point by point."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from hypothesis import strategies as st
+
+from tensorlang.ir.expr import (
+    Expr, and_, const, eq, floordiv, floormod, le, lt, maximum, minimum, ne, not_, or_, select, var,
+)  # fmt: skip
+from tensorlang.ir.visitor import walk
+
+VARIABLES = [var(name) for name in "ijk"]
+SIZES = [var(name) for name in "MN"]
+
+_APPLY: dict[str, Any] = {
+    "add": lambda a, b: a + b, "sub": lambda a, b: a - b, "mul": lambda a, b: a * b,
+    "floordiv": lambda a, b: a // b, "floormod": lambda a, b: a % b, "min": min, "max": max,
+    "eq": lambda a, b: a == b, "ne": lambda a, b: a != b, "lt": lambda a, b: a < b, "le": lambda a, b: a <= b,
+    "and": lambda a, b: a and b, "or": lambda a, b: a or b, "not": lambda a: not a,
+    "select": lambda c, a, b: a if c else b,
+}  # fmt: skip
+
+
+def evaluate(e: Expr, values: Mapping[Expr, int]) -> Any:
+    memo: dict[Expr, Any] = {}
+    for n in walk(e):
+        memo[n] = n.value if n.op == "const" else values[n] if n.op == "var" else _APPLY[n.op](*(memo[a] for a in n.args))
+    return memo[e]
+
+
+def points(ranges: Mapping[Expr, Expr | int]) -> Iterator[dict[Expr, int]]:
+    """Every assignment in range; sizes that extents mention take the values 1 to 3."""
+    sizes = [s for s in SIZES if any(isinstance(x, Expr) and s in set(walk(x)) for x in ranges.values())]
+    for chosen in itertools.product(range(1, 4), repeat=len(sizes)):
+        yield from _loops(list(ranges.items()), dict(zip(sizes, chosen, strict=True)))
+
+
+def _loops(left: list[tuple[Expr, Expr | int]], values: dict[Expr, int]) -> Iterator[dict[Expr, int]]:
+    if not left:
+        yield dict(values)
+        return
+    (v, extent), *rest = left
+    for value in range(extent if isinstance(extent, int) else evaluate(extent, values)):
+        yield from _loops(rest, {**values, v: value})
+
+
+@st.composite
+def ranges(draw: st.DrawFn, symbolic: bool = True) -> dict[Expr, Expr | int]:
+    out: dict[Expr, Expr | int] = {}
+    M, N = SIZES
+    for v in VARIABLES:
+        kinds: list[Any] = [draw(st.integers(1, 9))]
+        if symbolic:
+            kinds += [M, N, (M + 3) // 4, M + 2]
+            if out:
+                outer = next(iter(out))
+                kinds += [minimum(4, M * 4 - outer), outer + 1]
+            else:
+                kinds += [M * N]
+        extent = draw(st.sampled_from(kinds))
+        out[v] = extent
+    return out
+
+
+_BINARY = [
+    lambda a, b: a + b, lambda a, b: a - b, lambda a, b: a * b, minimum, maximum, lambda a, b: a + b,
+]  # fmt: skip
+
+
+def integer(draw: st.DrawFn, leaves: list[Expr], sizes: list[Expr], depth: int) -> Expr:
+    """A random integer expression. Written with draws, not `st.recursive`: that is many times slower here."""
+    kind = draw(st.integers(0, 9)) if depth else 0
+    if kind <= 1:
+        at = draw(st.integers(0, len(leaves) + 1))
+        return leaves[at] if at < len(leaves) else const(draw(st.integers(-9, 20)))
+    a = integer(draw, leaves, sizes, depth - 1)
+    if kind <= 4:
+        return draw(st.sampled_from(_BINARY))(a, integer(draw, leaves, sizes, depth - 1))
+    if kind == 5:
+        return a * draw(st.integers(-8, 12))
+    if kind <= 8:
+        at = draw(st.integers(0, 12 + len(sizes)))
+        divisor = sizes[at - 13] if at > 12 else const(max(1, at))
+        return draw(st.sampled_from([floordiv, floormod]))(a, divisor)
+    return select(condition(draw, leaves, sizes, depth - 1, 1), a, integer(draw, leaves, sizes, depth - 1))
+
+
+def condition(draw: st.DrawFn, leaves: list[Expr], sizes: list[Expr], depth: int, width: int) -> Expr:
+    kind = draw(st.integers(0, 4)) if width else 0
+    if kind == 3:
+        return not_(condition(draw, leaves, sizes, depth, width - 1))
+    if kind > 0:
+        join = and_ if kind == 1 else or_
+        return join(condition(draw, leaves, sizes, depth, width - 1), condition(draw, leaves, sizes, depth, width - 1))
+    compare = draw(st.sampled_from([lt, le, eq, ne]))
+    return compare(integer(draw, leaves, sizes, depth), integer(draw, leaves, sizes, depth))
+
+
+@st.composite
+def problem(draw: st.DrawFn, boolean: bool = False) -> tuple[Expr, dict[Expr, Expr | int]]:
+    known = draw(ranges())
+    sizes = [s for s in SIZES if any(isinstance(x, Expr) and s in set(walk(x)) for x in known.values())]
+    leaves = [*VARIABLES, *sizes]
+    return condition(draw, leaves, sizes, 2, 2) if boolean else integer(draw, leaves, sizes, 3), known
