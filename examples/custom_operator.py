@@ -5,8 +5,6 @@ write the composition Add, Max, Min, Mul, Mul. Here it is one function: called o
 checked against NumPy and timed against that composition.
 """
 
-from __future__ import annotations
-
 import tempfile
 from pathlib import Path
 
@@ -22,7 +20,7 @@ SHAPE = (1, 64, 56, 56)
 
 
 @te.compute
-def hard_mish(x: te.f32[N, C, H, W], scale: float = 0.5):
+def hard_mish(x: te.f32["N", "C", "H", "W"], scale: float = 0.5):
     """scale * x * min(2, max(0, x + 2)); ``scale`` is the node's attribute, a constant when it is compiled."""
     return te.compute(
         x.shape,

@@ -1,7 +1,5 @@
 """A dense layer as a tensor expression, called on arrays, then scheduled by hand, step by step."""
 
-from __future__ import annotations
-
 import numpy as np
 
 import tensorlang as tl
@@ -9,7 +7,7 @@ from tensorlang import te
 
 
 @te.compute
-def dense(x: te.f32[M, K], w: te.f32[N, K], b: te.f32[N]):
+def dense(x: te.f32["M", "K"], w: te.f32["N", "K"], b: te.f32["N"]):
     """relu(x @ w.T + b)"""
     M, K = x.shape
     N, _ = w.shape

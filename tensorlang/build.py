@@ -23,7 +23,7 @@ from tensorlang.ir.verify import verify
 from tensorlang.ir.visitor import substitute
 from tensorlang.lower import Stage as LoweringStage, lower
 from tensorlang.lower.prepare import split_preparation
-from tensorlang.runtime.context import native_context
+from tensorlang.runtime.context import context_address
 from tensorlang.runtime.loader import Library, check_status
 from tensorlang.schedule import ProofEntry, Schedule
 from tensorlang.schedule.rules import Machine, default_rule
@@ -157,7 +157,9 @@ class Kernel:
         """Each schedule step and its verdict, one a line."""
         width = max((len(p.step) for p in self.proof), default=0)
         lines = [f"{self.name}: {len(self.proof)} schedule steps"]
-        lines += [f"  {p.step:<{width}}  {p.verdict.status}" + (f": {p.verdict.reason}" if p.verdict.reason else "") for p in self.proof]
+        for p in self.proof:
+            reason = f": {p.verdict.reason}" if p.verdict.reason else ""
+            lines.append(f"  {p.step:<{width}}  {p.verdict.status}{reason}")
         return "\n".join(lines)
 
     def __call__(self, *arrays: Any, out: Any = None) -> Any:
@@ -202,7 +204,7 @@ class Kernel:
         if self._library is None:
             self._library = compile_and_load(self.source, settings=self.settings)
         native = [a.ctypes.data if isinstance(a, np.ndarray) else a for a in args]
-        check_status(self._library[self.name](native_context(), *native), self.name)
+        check_status(self._library[self.name](context_address(), *native), self.name)
 
 
 def as_array(a: Any) -> np.ndarray:

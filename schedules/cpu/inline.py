@@ -7,7 +7,16 @@ from tensorlang.ir.stmt import Block
 from tensorlang.ir.visitor import free_vars, loads
 from tensorlang.schedule import Schedule
 
-from .analysis import is_index_math, is_reduction, readers_of, source_of, spatial_vars, store_of
+from .analysis import (
+    is_contraction,
+    is_index_math,
+    is_reduction,
+    readers_of,
+    source_of,
+    spatial_vars,
+    step,
+    store_of,
+)
 
 
 def inline_injective(s: Schedule) -> None:
@@ -23,11 +32,25 @@ def inline_injective(s: Schedule) -> None:
 
 
 def _may_inline(block: Block, reader: Block) -> bool:
-    if not is_reduction(reader) or is_index_math(source_of(block)):
+    if not is_reduction(reader):
         return True
+    if is_index_math(source_of(block)):
+        return not _scatters_columns(block, reader)
     # A reduction along rows reads every element once; a window or a contraction reads it many times.
     reduction = reduction_of(reader)
     return reduction is not None and not _reads_repeatedly(reader)
+
+
+def _scatters_columns(block: Block, reader: Block) -> bool:
+    """Whether a contraction that reads columns side by side would, after inlining, find them far apart."""
+    if not is_contraction(reader):
+        return False
+    column = spatial_vars(reader)[-1]
+    buffer = store_of(block).buffer
+    last = spatial_vars(block)[-1]
+    reads = [e for e in loads(source_of(reader)) if e.value is buffer]
+    beside = any(step(e, column) == "unit" for e in reads)
+    return beside and any(step(e, last) == "far" for e in loads(source_of(block)))
 
 
 def _reads_repeatedly(reader: Block) -> bool:

@@ -1,7 +1,7 @@
 """Reductions that vectorise along an output axis: matmul, convolution, pooling, sums over leading axes.
 
-A tile of the output is held in vector registers while the whole reduction runs over it: `rows` consecutive points of one
-axis by `vectors` registers along the last one. Each row's operand is broadcast (or loaded, for depthwise) once per tile
+A tile of the output is held in vector registers while the whole reduction runs over it: `rows` consecutive points of
+one axis by `vectors` registers along the last one. Each row's operand is broadcast (or loaded, for depthwise) once per tile
 row, each column operand loaded once per tile column. Constant operands are packed so that a tile reads them in order.
 """
 
@@ -12,7 +12,7 @@ from math import ceil
 
 from tensorlang.ir.expr import Expr
 from tensorlang.ir.stmt import Block
-from tensorlang.ir.visitor import free_vars, loads
+from tensorlang.ir.visitor import loads
 from tensorlang.schedule import Loop, Schedule, Stage
 from tensorlang.schedule.rules import Machine
 
@@ -29,6 +29,7 @@ from .analysis import (
     work,
     worth_parallel,
 )
+from .elementwise import schedule_elementwise
 
 LONG_REDUCTION = 64  # iterations of a tile's reduction from which the cost of finding the tile does not matter
 
@@ -110,41 +111,61 @@ def _pack_operands(s: Schedule, stage: Stage, machine: Machine) -> set[str]:
     block = s.block(stage)
     if not is_contraction(block):
         return set()
-    constants = set(s.func.attrs.get("constants", ()))
-    parameters = set(s.func.inputs)
     column = spatial_vars(block)[-1]
     done: set[str] = set()
     for e in loads(source_of(block)):
-        if e.value is store_of(block).buffer or step(e, column) == "still":
-            continue
-        plain = all(i.op == "var" for i in e.args) and len(set(e.args)) == len(e.args)
         position = next((n for n, i in enumerate(e.args) if i is column), None)
-        if not plain or position is None or e.value not in parameters:
+        plain = all(i.op in ("var", "const") for i in e.args) and len(set(e.args)) == len(e.args)
+        if e.value is store_of(block).buffer or position is None or not plain:
             continue
-        shares_rows = any(v in e.args for v in spatial_vars(block)[:-1])
-        if e.value.name not in constants and step(e, column) == "unit":
-            continue
-        if shares_rows and e.value.name in constants:
+        copy = _packed_stage(s, stage, block, e)
+        if copy is None:
             continue
         tile = choose_tile(block, machine)
-        width = tile.vectors * tile.lanes
-        if width <= 1:
-            continue
-        copy = s.cache_read(e.value, "packed", [stage])
-        batch = [n for n, i in enumerate(e.args) if i in spatial_vars(block)[:-1]]
-        order = sorted(
-            (n for n in range(len(e.args)) if n not in batch and n != position),
-            key=lambda n: reduce_vars(block).index(e.args[n]),
-        )
-        copy.transform_layout(lambda *i, p=position, b=batch, o=order, w=width: (  # type: ignore[misc]
-            *(i[n] for n in b), i[p] // w, *(i[n] for n in o), i[p] % w
-        ))
-        if e.value.name not in constants:
-            axes = copy.axis
-            if len(axes) > 2 and worth_parallel(work(s.block(copy))):
-                copy.parallel(copy.fuse(*axes[: len(batch) + 1]) if batch else axes[0])
+        _pack(copy, block, e, position, tile.vectors * tile.lanes)
         done.add(copy.name)
+        schedule_elementwise(s, copy, machine)
     return done
+
+
+def _packed_stage(s: Schedule, stage: Stage, block: Block, e: Expr) -> Stage | None:
+    """The stage that shall write the packed operand of load `e`: a new copy, its injective producer, or None."""
+    column = spatial_vars(block)[-1]
+    if e.value in s.func.inputs:
+        if e.value.name in s.func.attrs.get("constants", ()):
+            if any(v in e.args for v in spatial_vars(block)[:-1]):
+                return None  # depthwise weights are small, and read in order already
+        elif step(e, column) == "unit" and not _pays_to_pack(block, e, column):
+            return None
+        return s.cache_read(e.value, "packed", [stage])
+    producers = [st for st in s.stages if store_of(s.block(st)).buffer is e.value]
+    if len(producers) != 1 or is_reduction(s.block(producers[0])) or len(readers_of(s, e.value)) != 1:
+        return None
+    return producers[0]
+
+
+def _pack(copy: Stage, block: Block, e: Expr, position: int, width: int) -> None:
+    """Batch dimensions first, then panels of `width` columns, each in the order in which the reduction runs over it."""
+    if width <= 1:
+        return
+    batch = [n for n, i in enumerate(e.args) if n != position and i not in reduce_vars(block)]
+    order = sorted(
+        (n for n in range(len(e.args)) if n not in batch and n != position),
+        key=lambda n: reduce_vars(block).index(e.args[n]),
+    )
+    copy.transform_layout(
+        lambda *i: (*(i[n] for n in batch), i[position] // width, *(i[n] for n in order), i[position] % width)
+    )
+
+
+def _pays_to_pack(block: Block, e: Expr, column: Expr) -> bool:
+    """Whether copying an operand at run time is repaid: long rows (which collide in the cache), read by many tiles."""
+    columns = extent(block, column)
+    others = [extent(block, v) for v in spatial_vars(block)[:-1] if v not in e.args]
+    readers = 1
+    for n in others:
+        readers *= n if n is not None else 64
+    return columns is not None and columns >= 256 and readers >= 64
 
 
 @dataclass(frozen=True)
@@ -191,7 +212,7 @@ def choose_tile(block: Block, machine: Machine) -> Tile:
                 panel = reduction * vectors * lanes * 4
                 if panel > machine.l1_bytes // 2:
                     cycles = max(cycles, vectors * lanes * 4 / 24)
-                if panel > machine.l2_bytes * 0.6:
+                if panel > machine.l2_bytes * 0.4:
                     cycles = max(cycles, vectors * lanes * 4 / 8)
             waste = 1.0
             if row_extent is not None:

@@ -11,9 +11,11 @@
 
 from __future__ import annotations
 
+import builtins
 import keyword
 from dataclasses import dataclass
 
+from tensorlang.codegen import intrinsics
 from tensorlang.codegen.expr_printer import ExprPrinter
 from tensorlang.errors import BuildError
 from tensorlang.ir.buffer import Buffer
@@ -23,10 +25,14 @@ from tensorlang.ir.visitor import free_vars, loads, own_exprs, walk, walk_stmt
 
 HEADER = "from tensorlang.codegen.intrinsics import *\n"
 _RESERVED = frozenset(
-    keyword.kwlist
-    + "ctx begin end range view scratch release chunk kernel program local_array parallel_for select minimum maximum fma abs "
-    "round pow min max sum i8 i16 i32 i64 u8 u16 u32 u64 f16 bf16 f32 f64 boolean exp log sqrt tanh sigmoid erf sin cos floor "
-    "ceil sign trunc print len int float bool".split()
+    [
+        *keyword.kwlist,
+        *dir(builtins),
+        *intrinsics.__all__,
+        "ctx",
+        "begin",
+        "end",
+    ]
 )
 
 
@@ -274,7 +280,7 @@ class _Emitter:
 
 
 def divisions(body: Stmt, var: Expr, scope: set[Expr]) -> list[Expr]:
-    """Integer quotients and remainders in `body` that change with `var` but not with any loop inside, inner ones first."""
+    """Integer quotients and remainders in `body` that change with `var` but with no loop inside, inner ones first."""
     found: dict[Expr, None] = {}
     for s in walk_stmt(body):
         for e in own_exprs(s):

@@ -10,7 +10,7 @@ from tensorlang.ir.dtype import bool_, i64
 from tensorlang.ir.expr import BINARY, COMPARE, Expr, le
 from tensorlang.symbolic.bounds import prove
 
-_PRECEDENCE = {"or": 1, "and": 2, "not": 3, "compare": 4, "|": 5, "^": 6, "&": 7, "<<": 8, ">>": 8, "+": 9, "*": 10, "unary": 11}
+_PRECEDENCE = {"or": 1, "and": 2, "not": 3, "compare": 4, "|": 5, "^": 6, "&": 7, "<<": 8, ">>": 8}
 _LEVEL = {"add": 9, "sub": 9, "mul": 10, "div": 10, "floordiv": 10, "floormod": 10}
 _BITWISE = {"bitwise_and": "&", "bitwise_or": "|", "bitwise_xor": "^", "left_shift": "<<", "right_shift": ">>"}
 _RENAMED = {

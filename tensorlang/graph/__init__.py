@@ -1,1 +1,52 @@
-"""Graph IR (layer 6)."""
+"""Graph IR (layer 6): what importers and passes build on. Importing it fills the operator registry."""
+
+from tensorlang.graph.ir import Graph, Node, TensorType, Value, constant, dim
+from tensorlang.graph.registry import (
+    COMPOUND,
+    CONTRACTION,
+    ELEMENTWISE,
+    INJECTIVE,
+    OPAQUE,
+    REDUCTION,
+    GraphBuilder,
+    Kind,
+    Op,
+    as_ints,
+    get,
+    names,
+    op,
+)
+from tensorlang.graph.rewrite import live_nodes
+from tensorlang.graph import ops as ops  # noqa: I001  after ir and registry, which it imports
+from tensorlang.graph.dims import canonical, product, shape_constraints, size_quotient
+from tensorlang.graph.ops.custom import register_operator
+from tensorlang.graph.reference import evaluate
+
+__all__ = [
+    "COMPOUND",
+    "CONTRACTION",
+    "ELEMENTWISE",
+    "INJECTIVE",
+    "OPAQUE",
+    "REDUCTION",
+    "Graph",
+    "GraphBuilder",
+    "Kind",
+    "Node",
+    "Op",
+    "TensorType",
+    "Value",
+    "as_ints",
+    "canonical",
+    "constant",
+    "dim",
+    "evaluate",
+    "get",
+    "live_nodes",
+    "names",
+    "op",
+    "product",
+    "register_operator",
+    "shape_constraints",
+    "size_quotient",
+]

@@ -171,13 +171,13 @@ class Graph:
 
 
 def constant(array: np.ndarray, name: str = "const") -> Value:
-    """A constant value; small integer arrays carry `data` too."""
+    """A constant value; small arrays of integers or conditions carry `data` too."""
     array = np.asarray(array)
     value = Value(name, TensorType.of(array.dtype, array.shape), constant=array)
-    if array.dtype.kind in "iu" and array.size <= 64:
+    if array.dtype.kind in "iub" and array.size <= 64:
         data = np.empty(array.shape, dtype=object)
         for index in np.ndindex(array.shape):
-            data[index] = wrap(int(array[index]))
+            data[index] = wrap(array[index].item())
         value.data = data
     return value
 

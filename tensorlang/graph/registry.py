@@ -52,6 +52,10 @@ class Op:
     def numpy(self, *inputs: np.ndarray, **attrs: Any) -> Any:
         raise NotImplementedError(self.name)
 
+    def constraints(self, *inputs: TensorType, **attrs: Any) -> list[tuple[Expr, Expr]]:
+        """Pairs of dimensions that `infer` took to be equal although it could not tell; a run checks them."""
+        return []
+
     def data(self, *inputs: Value, **attrs: Any) -> list[np.ndarray | None] | None:
         """Symbolic contents of the outputs (object arrays of i64 `Expr`), where inputs' `data` or shapes determine them."""
         return None
@@ -72,6 +76,12 @@ def op(name: str, kind: Kind) -> Callable[[type[Op]], type[Op]]:
         return cls
 
     return register
+
+
+def replace_op(name: str, kind: Kind, definition: Op) -> None:
+    """Register a definition that is not part of this package; a later one of the same name takes its place."""
+    definition.name, definition.kind = name, kind
+    _REGISTRY[name] = definition
 
 
 def get(name: str) -> Op:

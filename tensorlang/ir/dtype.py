@@ -6,7 +6,7 @@ Short names are canonical (`f32`, `i64`, `bool`, `bf16`, ...); a vector type is 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 
@@ -88,7 +88,7 @@ f16, f32, f64 = (SCALARS[f"f{n}"] for n in (16, 32, 64))
 bf16 = SCALARS["bf16"]
 
 
-@lru_cache(maxsize=None)
+@cache
 def _numpy_dtype(name: str) -> np.dtype:
     if name == "bf16":
         import ml_dtypes  # only when a program uses bf16

@@ -9,9 +9,9 @@ from tensorlang.errors import ScheduleError
 from tensorlang.ir.buffer import Buffer
 from tensorlang.ir.expr import Expr, const, load, lt, select, var
 from tensorlang.ir.stmt import Allocate, Block, For, Iter, PrimFunc, Stmt, Store, seq
+from tensorlang.ir.tree import block_path, drop_allocation, replace_stmt, sole_ancestor
 from tensorlang.ir.visitor import blocks, map_exprs, replace_buffers, rewrite, substitute, walk_stmt
 from tensorlang.schedule.compute import producer, readers
-from tensorlang.ir.tree import block_path, drop_allocation, replace_stmt, sole_ancestor
 from tensorlang.symbolic.simplify import simplify
 
 

@@ -8,16 +8,6 @@ from tensorlang.errors import ScheduleError
 from tensorlang.ir.buffer import Buffer
 from tensorlang.ir.expr import Expr, and_, le, lt, var
 from tensorlang.ir.stmt import Allocate, Block, For, Iter, PrimFunc, Seq, Stmt, Store, seq
-from tensorlang.ir.visitor import (
-    blocks,
-    free_vars,
-    loads,
-    map_exprs,
-    own_exprs,
-    rewrite,
-    substitute,
-    walk_stmt,
-)
 from tensorlang.ir.tree import (
     block_path,
     drop_allocation,
@@ -27,6 +17,16 @@ from tensorlang.ir.tree import (
     replace_stmt,
     sole_ancestor,
     written_buffer,
+)
+from tensorlang.ir.visitor import (
+    blocks,
+    free_vars,
+    loads,
+    map_exprs,
+    own_exprs,
+    rewrite,
+    substitute,
+    walk_stmt,
 )
 from tensorlang.symbolic.bounds import prove
 from tensorlang.symbolic.region import access_region, union_region

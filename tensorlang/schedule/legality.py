@@ -1,32 +1,298 @@
-"""What is known of a schedule step's legality (placeholder until the integer-set checks land)."""
+"""Legality of schedule steps, decided with integer sets: proved, refuted with a counterexample, or unknown.
+
+A step that changes the order of iterations is legal if no two of them that change places touch the same element, one of
+them writing it (Allen & Kennedy, "Optimizing Compilers for Modern Architectures", chapter 2: every reordering that
+preserves all dependences preserves the meaning). Accumulations of one reduction commute, up to rounding.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from tensorlang.ir.buffer import Buffer
+from tensorlang.ir.expr import Expr, and_, const, eq, lt, ne, or_
+from tensorlang.ir.printer import format_func
+from tensorlang.ir.reduction import reduce_loop_vars, reduction_of
+from tensorlang.ir.stmt import Allocate, Block, For, PrimFunc, Stmt
+from tensorlang.ir.tree import block_path, loop_path, loops_of, read_buffers, written_buffer
+from tensorlang.ir.visitor import free_vars, substitute, walk_stmt
+from tensorlang.symbolic.access import Access, accesses
+from tensorlang.symbolic.affine import polynomial
+from tensorlang.symbolic.integer_set import (
+    Counterexample,
+    Sides,
+    Unknown,
+    conflict,
+    determined_variables,
+    lexicographically_before,
+    show_values,
+    uncovered,
+)
+from tensorlang.symbolic.interval import SIZE, RangesLike
 
 
 @dataclass(frozen=True)
 class Verdict:
+    """What is known of one step.
+
+    Attributes:
+        status: "proved", "refuted" (then `counterexample` shows it) or "unknown".
+        reason: why it was refuted, or why nothing is known.
+        remedy: what to do instead, if it was refuted.
+        culprits: the statements to point at in the program.
+    """
+
     status: str
     reason: str = ""
-    counterexample: Any = None
+    counterexample: Counterexample | None = None
+    remedy: str = ""
+    culprits: tuple[Stmt, ...] = ()
 
 
 PROVED = Verdict("proved")
 UNKNOWN = Verdict("unknown")
 
 
-def check_parallel(func: Any, loop: Any) -> Verdict:
-    return UNKNOWN
+def check_parallel(func: PrimFunc, loop: For) -> Verdict:
+    """Whether the iterations of `loop` may run at the same time.
+
+    Two iterations that compute the same point twice (tiles shifted inwards) agree, unless the point accumulates: then one
+    may initialise what the other is adding to.
+    """
+    return _check_independent(func, loop, "parallel")
 
 
-check_vectorize = check_parallel
+def check_vectorize(func: PrimFunc, loop: For) -> Verdict:
+    """Whether the iterations of `loop` may run as lanes of one vector. The same question as for `parallel`."""
+    return _check_independent(func, loop, "vectorize")
 
 
-def check_reorder(func: Any, loops: Any) -> Verdict:
-    return UNKNOWN
+def _check_independent(func: PrimFunc, loop: For, primitive: str) -> Verdict:
+    if loop.extent.op == "const" and loop.extent.value <= 1:
+        return PROVED
+    path = loop_path(func.body, loop.var)
+    shared = [f.var for f in loops_of(path[:-1])]
+
+    def different(sides: Sides) -> Expr:
+        return ne(sides[0][loop.var], sides[1][loop.var])
+
+    def ordered(sides: Sides) -> Expr:
+        return lt(sides[0][loop.var], sides[1][loop.var])
+
+    doubt: Verdict | None = None
+    for a, b in _pairs(path):
+        same_point_agrees = a.block is b.block and a.block is not None and not _reads_own_result(a.block)
+        found = conflict(
+            a,
+            b,
+            shared,
+            ordered if a is b else different,
+            apart=loop.var,
+            ignore_same_instance=same_point_agrees,
+            sizes=_sizes(func),
+        )
+        if isinstance(found, Counterexample):
+            return _refuted_independent(func, loop, primitive, found)
+        if isinstance(found, Unknown):
+            doubt = doubt or Verdict("unknown", f"{_both(a, b)}: {found.reason}")
+    return doubt or PROVED
 
 
-def report(func: Any, step: Any, verdict: Verdict) -> str:
-    return f"{step}: {verdict.reason}"
+def _refuted_independent(func: PrimFunc, loop: For, primitive: str, found: Counterexample) -> Verdict:
+    a, b = found.accesses
+    name, buffer = loop.var.name, found.buffer.name
+    culprits = (loop, *(dict.fromkeys(x.block for x in (a, b) if x.block)))
+    if a.block is not None and a.block is b.block and reduction_of(a.block) is not None:
+        if loop.var in reduce_loop_vars(a.block):
+            reason = f"{name} is a reduction loop of {a.stage}: its iterations accumulate into the same element of {buffer}"
+            return Verdict("refuted", reason, found, f"rfactor {a.stage} along {name} first", culprits)
+        reason = f"iterations of {name} recompute and accumulate into the same element of {buffer}"
+        remedy = f'split with tail="guard", or cache_write {a.stage} into private memory inside {name}'
+        return Verdict("refuted", reason, found, remedy, culprits)
+    reason = f"iterations of {name} are not independent: {_both(a, b)}"
+    if found.buffer in func.params:
+        remedy = f"{primitive} a loop whose iterations touch different elements of {buffer}"
+    else:
+        stage = (a if a.write else b).stage
+        remedy = f"compute {stage} at {name} (or inside it), which makes {buffer} private to the iteration"
+    return Verdict("refuted", reason, found, remedy, culprits)
+
+
+def check_reorder(func: PrimFunc, order: Sequence[For]) -> Verdict:
+    """Whether the loops of one perfect nest may be put into `order` (at the places that they occupy now)."""
+    path = max((loop_path(func.body, f.var) for f in order), key=len)
+    nest = [s for s in path if isinstance(s, For)]
+    wanted = {f.var for f in order}
+    places = [n for n, f in enumerate(nest) if f.var in wanted]
+    if len(places) != len(order):
+        return Verdict("unknown", "the loops are not in one nest")
+    chain = [f.var for f in nest[places[0] : places[-1] + 1]]
+    turn = iter(order)
+    new = [next(turn).var if v in wanted else v for v in chain]
+    if new == chain:
+        return PROVED
+    shared = [f.var for f in nest[: places[0]]]
+    start = next(n for n, s in enumerate(path) if s is nest[places[0]])
+
+    doubt: Verdict | None = None
+    for a, b in _pairs(path[: start + 1]):
+
+        def turned_round(sides: Sides, a: Access = a, b: Access = b) -> Expr:
+            flipped = and_(
+                lexicographically_before(chain, sides[0], sides[1]), lexicographically_before(new, sides[1], sides[0])
+            )
+            return and_(flipped, _may_not_swap(a, b, sides))
+
+        for first, second in ((a, b),) if a is b else ((a, b), (b, a)):
+            if _cannot_turn(first, second, chain):
+                continue
+            found = conflict(first, second, shared, turned_round, sizes=_sizes(func))
+            if isinstance(found, Counterexample):
+                names = ", ".join(v.name for v in new)
+                reason = f"the order {names} turns round two iterations that depend on each other: {_both(first, second)}"
+                culprits = tuple(dict.fromkeys(x.block for x in (a, b) if x.block))
+                remedy = "keep the iteration that comes first now outside or before the other one"
+                return Verdict("refuted", reason, found, remedy, culprits)
+            if isinstance(found, Unknown):
+                doubt = doubt or Verdict("unknown", f"{_both(a, b)}: {found.reason}")
+    return doubt or PROVED
+
+
+def _cannot_turn(a: Access, b: Access, chain: Sequence[Expr]) -> bool:
+    """The usual case, without integer sets: an element determines all loops but those of its reduction.
+
+    Then all its points are of one pass, which commute; and where the reduction's variables grow with their loops, the
+    point that initialises stays first in any order.
+    """
+    if a.block is not b.block or a.block is None or a.indices != b.indices:
+        return False
+    ranges = dict(a.loops)
+    reduce_bindings = [it.binding for it in a.block.iters if it.kind == "reduce"]
+    if reduce_bindings and (reduction_of(a.block) is None or not all(_grows(e, ranges) for e in reduce_bindings)):
+        return False
+    reduced = reduce_loop_vars(a.block)
+    free = [v for v in chain if v not in reduced]
+    return not (set(free) - determined_variables(a.indices, ranges))
+
+
+def _grows(e: Expr, ranges: RangesLike) -> bool:
+    """Whether `e` is 0 only where all its loop variables are."""
+    return all(len(m) == 1 and m[0] in ranges and c > 0 for m, c in polynomial(e).items())
+
+
+def _may_not_swap(a: Access, b: Access, sides: Sides) -> Expr:
+    """The pairs of points whose order matters. All, but for a reduction's own element: points of one pass over it commute,
+    except with the one that initialises it (where all reduction variables are 0)."""
+    if a.block is not b.block or a.block is None or a.indices != b.indices or reduction_of(a.block) is None:
+        return const(True)
+    reduced = reduce_loop_vars(a.block)
+    result: Expr = const(False)
+    for v, _ in a.loops:
+        if v not in reduced:
+            result = or_(result, ne(sides[0][v], sides[1][v]))
+    if a.block.init is not None:
+        for side in sides:
+            first: Expr = const(True)
+            for it in a.block.iters:
+                if it.kind == "reduce":
+                    first = and_(first, eq(substitute(it.binding, side), 0))
+            result = or_(result, first)
+    return result
+
+
+def check_compute_at(func: PrimFunc, stage: str, loop: For) -> Verdict:
+    """Whether each iteration of `loop` computes all that it reads of `stage`. Asked of the program after the step."""
+    path = loop_path(func.body, loop.var)
+    buffer = written_buffer(_last_block(block_path(func.body, stage)))
+    if buffer not in _private(loop):
+        return Verdict("unknown", f"{buffer.name} is not private to an iteration of {loop.var.name}")
+    stray = [s for s in walk_stmt(func.body) if isinstance(s, Block) and buffer in read_buffers(s)]
+    inside = {id(s) for s in walk_stmt(loop)}
+    if outside := [s.name for s in stray if id(s) not in inside]:
+        return Verdict("refuted", f"{outside[0]} reads {stage} outside of {loop.var.name}", None, "", (loop,))
+    return check_covered(func, path, buffer)
+
+
+def check_covered(func: PrimFunc, path: Sequence[Stmt], buffer: Buffer) -> Verdict:
+    """Whether every element of `buffer` that one execution of the statement at the end of `path` reads, it also writes."""
+    found = [a for a in accesses(path) if a.buffer is buffer]
+    writes = [a for a in found if a.write]
+    shared = [f.var for f in loops_of(path)]
+    doubt: Verdict | None = None
+    for read in found:
+        if read.write or (read.block is not None and any(w.block is read.block for w in writes)):
+            continue
+        missing = uncovered(read, writes, shared, _sizes(func))
+        if isinstance(missing, Unknown):
+            doubt = doubt or Verdict("unknown", f"{read.stage} reads {buffer.name}: {missing.reason}")
+        elif missing is not None:
+            values, element = missing
+            where = f"{buffer.name}[{', '.join(map(str, element))}] at {show_values(values)}"
+            reason = f"{read.stage} reads {where}, which is not computed there"
+            return Verdict("refuted", reason, None, "", (read.block,) if read.block else ())
+    return doubt or PROVED
+
+
+def report(func: PrimFunc, step: Any, verdict: Verdict) -> str:
+    """The message of a refused step: what, why, the remedy, both iterations, and the program with the culprits marked."""
+    lines = [f"{step} is refused: {verdict.reason}"]
+    marks: dict[Stmt, str] = dict.fromkeys(verdict.culprits, "")
+    example = verdict.counterexample
+    if example is not None:
+        element = f"{example.buffer.name}[{', '.join(map(str, example.address))}]"
+        if example.sizes:
+            lines.append(f"  with {show_values(example.sizes)}:")
+        for n, (access, side) in enumerate(zip(example.accesses, (example.first, example.second), strict=True), 1):
+            lines.append(f"  iteration {n}: {show_values(side)}: {access.stage} {access.verb} {element}")
+    if verdict.remedy:
+        lines.append(f"  remedy: {verdict.remedy}")
+    return "\n".join([*lines, "", format_func(func, marks)])
+
+
+# -- details -------------------------------------------------------------------------------------------------------
+
+
+def _pairs(path: Sequence[Stmt]) -> Iterator[tuple[Access, Access]]:
+    """Pairs of accesses in the last statement of `path` to the same shared buffer, at least one a write."""
+    private = _private(path[-1])
+    by_buffer: dict[Buffer, list[Access]] = {}
+    for access in accesses(path):
+        if access.buffer not in private:
+            by_buffer.setdefault(access.buffer, []).append(access)
+    for group in by_buffer.values():
+        for n, a in enumerate(group):
+            for b in group[n:]:
+                if a.write or b.write:
+                    yield a, b
+
+
+def _private(s: Stmt) -> set[Buffer]:
+    """Buffers that live inside `s`: every execution of it has its own."""
+    return {n.buffer for n in walk_stmt(s) if isinstance(n, Allocate)}
+
+
+def _reads_own_result(block: Block) -> bool:
+    written = {a.buffer for a in accesses([block]) if a.write}
+    return bool(written & set(read_buffers(block)))
+
+
+def _sizes(func: PrimFunc) -> RangesLike:
+    found = set(func.size_vars)
+    for buffer in func.buffers:
+        for extent in buffer.shape:
+            found |= free_vars(extent)
+    return dict.fromkeys(found, SIZE)
+
+
+def _both(a: Access, b: Access) -> str:
+    if a.block is b.block and a.write and b.write:
+        return f"{a.stage} writes the same element of {a.buffer.name} in both"
+    return f"{a.stage} {a.verb} an element of {a.buffer.name} that {b.stage} {b.verb}"
+
+
+def _last_block(path: Sequence[Stmt]) -> Block:
+    if not path or not isinstance(path[-1], Block):
+        raise ValueError("no such stage")
+    return path[-1]

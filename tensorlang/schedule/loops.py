@@ -8,8 +8,8 @@ from typing import Any
 from tensorlang.errors import ScheduleError
 from tensorlang.ir.expr import Expr, const, lt, minimum, var, wrap
 from tensorlang.ir.stmt import Block, For, PrimFunc, Stmt
-from tensorlang.ir.visitor import free_vars, map_exprs, substitute_stmt, walk_stmt
 from tensorlang.ir.tree import guard_blocks, loop_path, replace_stmt
+from tensorlang.ir.visitor import free_vars, map_exprs, substitute_stmt, walk_stmt
 from tensorlang.symbolic.bounds import prove
 from tensorlang.symbolic.simplify import simplify
 

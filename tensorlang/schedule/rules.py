@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from importlib.metadata import entry_points
 
 from tensorlang.errors import BuildError
@@ -40,7 +40,7 @@ class Machine:
 Rule = Callable[[Schedule, Machine], None]
 
 
-@lru_cache(maxsize=None)
+@cache
 def default_rule(target: str) -> Rule:
     """The default schedule of `target`.
 

@@ -15,11 +15,11 @@ from tensorlang.errors import ScheduleError
 from tensorlang.ir.buffer import Buffer
 from tensorlang.ir.expr import Expr, user_location
 from tensorlang.ir.stmt import Block, For, PrimFunc
+from tensorlang.ir.tree import block_path, find_block, loop_path, loops_of
 from tensorlang.ir.visitor import blocks, walk_stmt
 from tensorlang.schedule import cache, compute, legality, loops, reduction
 from tensorlang.schedule.legality import Verdict
 from tensorlang.schedule.trace import Step, Trace
-from tensorlang.ir.tree import block_path, find_block, loop_path, loops_of
 
 
 @dataclass(frozen=True, eq=False)

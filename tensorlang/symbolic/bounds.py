@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tensorlang.errors import InternalError
-from tensorlang.ir.expr import Expr, const, eq, floordiv, le, lt, maximum, minimum, ne, wrap
+from tensorlang.ir.expr import Expr, const, floordiv, maximum, minimum, not_
 from tensorlang.ir.visitor import walk
-from tensorlang.symbolic.affine import Poly, build, constant_value, is_index, multiply, plus, polynomial, times
-from tensorlang.symbolic.interval import Interval, Ranges, RangesLike, SIZE as SIZE, as_ranges
+from tensorlang.symbolic.affine import Poly, build, constant_value, is_index, multiply, plus, polynomial
+from tensorlang.symbolic.integer_set import find
+from tensorlang.symbolic.interval import Ranges, RangesLike, as_ranges
 from tensorlang.symbolic.simplify import simplify
 
 
@@ -98,8 +98,22 @@ class _BoundsFinder:
 
 
 def prove(cond: Expr, ranges: RangesLike, facts: Sequence[Expr] = ()) -> bool:
-    """Whether `cond` holds for all values in range that satisfy `facts`. False means: not proved."""
-    from_bounds = simplify(cond, ranges)
-    if from_bounds.op == "const":
-        return bool(from_bounds.value)
-    return False
+    """Whether `cond` holds for all values in range that satisfy `facts`. False means: not proved.
+
+    Bounds decide most questions; integer sets the rest.
+    """
+    known = as_ranges(ranges)
+    short = simplify(cond, ranges)
+    if short.op == "const":
+        return bool(short.value)
+    if short in facts:
+        return True
+    key = (known, short, tuple(facts))
+    if key not in _proofs:
+        if len(_proofs) > 4096:
+            _proofs.clear()
+        _proofs[key] = find([not_(short), *facts], ranges) is None
+    return _proofs[key]
+
+
+_proofs: dict[tuple[Ranges, Expr, tuple[Expr, ...]], bool] = {}

@@ -17,7 +17,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tensorlang.ir.expr import Expr
-from tensorlang.symbolic.affine import ONE, Poly, constant_value, integer, is_index, multiply, plus, polynomial, split_atom, times
+from tensorlang.symbolic.affine import (
+    ONE,
+    Poly,
+    constant_value,
+    integer,
+    is_index,
+    multiply,
+    plus,
+    polynomial,
+    split_atom,
+    times,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +50,7 @@ _FUEL = 400  # eliminations per question: enough for any index, and an end to pa
 class Ranges:
     """Variables with their ranges, and the memo of everything asked about them.
 
-    That a loop variable has a value at all means its extent is at least 1; so an extent `M` or `(M + 7) // 8` says that
-    `M >= 1` wherever the variables of these ranges are in scope, and a product of variables is taken to be of sizes.
+    A variable without a range that an extent is made of, as in `M`, `(M + 7) // 8` or `M*N`, is taken for a size: at least 1.
     """
 
     def __init__(self, ranges: RangesLike):
@@ -59,14 +69,14 @@ class Ranges:
                 self.high[v] = plus(integer(extent) if isinstance(extent, int) else polynomial(extent), {ONE: -1})
         for extent in ranges.values():
             if isinstance(extent, Expr):
-                self._at_least(extent, 1)
+                self._at_least(extent, 1, ranges)
 
     def _raise_low(self, v: Expr, low: int | None) -> None:
         if low is not None:
             self.low[v] = max(low, self.low.get(v, low))
 
-    def _at_least(self, e: Expr, n: int) -> None:
-        """Record what `e >= n` says about single variables."""
+    def _at_least(self, e: Expr, n: int, ranged: RangesLike) -> None:
+        """Record what `e >= n` says about single variables without a range, up to their being sizes."""
         p = polynomial(e)
         c = p.get(ONE, 0)
         terms = [(m, k) for m, k in p.items() if m]
@@ -77,16 +87,17 @@ class Ranges:
         if len(monomial) > 1:
             if n >= 1:
                 for atom in monomial:
-                    self._at_least(atom, 1)
+                    self._at_least(atom, 1, ranged)
             return
         atom = monomial[0]
         if atom.op == "var":
-            self._raise_low(atom, n)
+            if atom not in ranged:
+                self._raise_low(atom, min(n, 1))
         elif atom.op == "floordiv" and (d := _positive(atom.args[1])) is not None:
-            self._at_least(atom.args[0], n * d)
+            self._at_least(atom.args[0], n * d, ranged)
         elif atom.op == "min":
-            self._at_least(atom.args[0], n)
-            self._at_least(atom.args[1], n)
+            self._at_least(atom.args[0], n, ranged)
+            self._at_least(atom.args[1], n, ranged)
 
     # -- questions -------------------------------------------------------------------------------------------------
     def bounds(self, p: Poly) -> tuple[int | None, int | None]:

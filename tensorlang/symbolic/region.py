@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tensorlang.ir.expr import Expr, const, maximum, minimum
-from tensorlang.symbolic.bounds import Unbounded, bounds
 from tensorlang.symbolic.affine import constant_value, plus, polynomial
+from tensorlang.symbolic.bounds import Unbounded, bounds
 from tensorlang.symbolic.interval import RangesLike, as_ranges
 from tensorlang.symbolic.simplify import simplify
 

@@ -21,13 +21,38 @@ from collections.abc import Callable
 from math import gcd
 
 from tensorlang.ir.expr import (
-    Expr, and_, const, eq, floordiv, floormod, le, lt, maximum, minimum, ne, not_, or_, rebuild, select,
+    Expr,
+    and_,
+    const,
+    eq,
+    floordiv,
+    floormod,
+    le,
+    lt,
+    maximum,
+    minimum,
+    ne,
+    not_,
+    or_,
+    rebuild,
+    select,
 )  # fmt: skip
 from tensorlang.ir.visitor import walk
 from tensorlang.symbolic.affine import (
-    ARITHMETIC, ONE, Poly, build, combine, constant_value, integer, is_index, order_key, plus, polynomial, times,
+    ARITHMETIC,
+    ONE,
+    Poly,
+    build,
+    combine,
+    constant_value,
+    integer,
+    is_index,
+    order_key,
+    plus,
+    polynomial,
+    times,
 )  # fmt: skip
-from tensorlang.symbolic.interval import Extent as Extent, Interval as Interval, Ranges, RangesLike, SIZE as SIZE, as_ranges
+from tensorlang.symbolic.interval import SIZE as SIZE, Extent as Extent, Interval as Interval, Ranges, RangesLike, as_ranges
 
 TRUE, FALSE = const(True), const(False)
 _MEMO_LIMIT = 20_000
@@ -40,8 +65,8 @@ def simplify(e: Expr, ranges: RangesLike | None = None) -> Expr:
 
     Args:
         ranges: extent of variables, constant or symbolic (`0 <= v < extent`), or an `Interval`; `SIZE` marks a symbolic
-            dimension (at least 1). Variables that extents are made of need no entry: a loop that runs has an extent of at
-            least 1. About other variables nothing is assumed. A divisor is never 0.
+            dimension (at least 1). Variables that extents are made of are taken for sizes unless they have an entry of
+            their own. About other variables nothing is assumed. A divisor is never 0.
     """
     if e.op in ("const", "var"):
         return e
@@ -213,7 +238,8 @@ class _Simplifier:
         """min(a, b) -> a if a <= b; operands in one order."""
         if not is_index(node):
             return self._rebuilt(node)
-        op, operands = node.op, []
+        op = node.op
+        operands: list[Expr] = []
         for a in node.args:
             _flatten(self.expr(a), op, operands)
         kept: list[Expr] = []
@@ -364,8 +390,8 @@ def _split_symbolic(p: Poly, d: Poly) -> tuple[Poly, Poly]:
     lead = next(iter(d))
     if lead in p and p[lead] % d[lead] == 0:
         n = p[lead] // d[lead]
-        if not (rest := plus(p, d, -n)):
+        if not (left := plus(p, d, -n)):
             return {ONE: n}, {}
-        if ONE in rest and len(rest) == 1:
-            return {ONE: n}, rest
+        if ONE in left and len(left) == 1:
+            return {ONE: n}, left
     return {}, p

@@ -9,7 +9,21 @@ from typing import Any
 from hypothesis import strategies as st
 
 from tensorlang.ir.expr import (
-    Expr, and_, const, eq, floordiv, floormod, le, lt, maximum, minimum, ne, not_, or_, select, var,
+    Expr,
+    and_,
+    const,
+    eq,
+    floordiv,
+    floormod,
+    le,
+    lt,
+    maximum,
+    minimum,
+    ne,
+    not_,
+    or_,
+    select,
+    var,
 )  # fmt: skip
 from tensorlang.ir.visitor import walk
 

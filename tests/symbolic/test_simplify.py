@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from hypothesis import given, settings
-import pytest
 
 from tensorlang.ir.expr import Expr
 from tensorlang.symbolic.simplify import simplify

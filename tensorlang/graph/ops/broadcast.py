@@ -10,7 +10,14 @@ import numpy as np
 from tensorlang import te
 from tensorlang.graph.ir import TensorType, Value
 from tensorlang.graph.ops.common import (
-    at, broadcast_constraints, broadcast_dims, broadcast_shape, canonical, known, map_data, require,
+    at,
+    broadcast_constraints,
+    broadcast_dims,
+    broadcast_shape,
+    canonical,
+    known,
+    map_data,
+    require,
 )  # fmt: skip
 from tensorlang.graph.registry import ELEMENTWISE, Op, op
 from tensorlang.ir.dtype import DType, bool_

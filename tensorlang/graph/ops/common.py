@@ -25,7 +25,7 @@ DATA_LIMIT = 64  # elements; larger tensors are not shape arithmetic
 
 @lru_cache(maxsize=1 << 14)
 def _canonical(e: Expr) -> Expr:
-    return simplify(e, {v: SIZE for v in free_vars(e)})
+    return simplify(e, dict.fromkeys(free_vars(e), SIZE))
 
 
 def canonical(dim: ExprLike) -> Expr:

@@ -14,7 +14,18 @@ import numpy as np
 from tensorlang import te
 from tensorlang.graph.ir import TensorType, Value
 from tensorlang.graph.ops.common import (
-    DATA_LIMIT, at, broadcast_dims, canonical, dims_of, is_one, known, object_array, plain, product, require, same_dim,
+    DATA_LIMIT,
+    at,
+    broadcast_dims,
+    canonical,
+    dims_of,
+    is_one,
+    known,
+    object_array,
+    plain,
+    product,
+    require,
+    same_dim,
 )  # fmt: skip
 from tensorlang.graph.registry import INJECTIVE, Op, as_ints, op
 from tensorlang.ir.dtype import DType, dtype as as_dtype

@@ -42,11 +42,16 @@ class Note:
 
 @dataclass
 class Context:
-    """Handed to every pass: options to read, a report to write."""
+    """Handed to every pass: options to read, a report to write.
+
+    Attributes:
+        seconds: time spent by pass.
+    """
 
     options: Options = field(default_factory=Options)
     notes: list[Note] = field(default_factory=list)
     pass_name: str = ""
+    seconds: dict[str, float] = field(default_factory=dict)
 
     def note(self, subject: str, reason: str) -> None:
         self.notes.append(Note(self.pass_name, subject, reason))

@@ -70,10 +70,9 @@ class _Rows:
         x, weight = _pointwise(node)
         if x is None or weight is None:
             return False
-        rows = self.rows_of(x)
-        matrix = self.rw.constant(weight.constant.reshape(weight.constant.shape[-2:]), weight.name)
-        weight_value = weight if weight.type.ndim == 2 else matrix
-        new = self.rw.add("matmul", [rows, weight_value], {}, node)
+        if weight.type.ndim > 2:
+            weight = self.rw.constant(weight.constant.reshape(weight.constant.shape[-2:]), weight.name)
+        new = self.rw.add("matmul", [self.rows_of(x), weight], {}, node)
         if len(node.inputs) > 2:
             new = self.rw.add("add", [new, node.inputs[2]], {}, node)
         self.rows[node.output] = new
@@ -82,7 +81,9 @@ class _Rows:
 
     def _elementwise(self, node: Node) -> bool:
         """An operator one of whose operands is held as rows, and whose others fit beside it."""
-        if get(node.op).kind is not ELEMENTWISE or len(node.outputs) != 1 or node.output.type.ndim < 3:
+        if get(node.op).kind is not ELEMENTWISE or "axis" in node.attrs or node.op == "batch_norm":
+            return False
+        if len(node.outputs) != 1 or node.output.type.ndim < 3:
             return False
         shape = node.output.shape
         if not any(v in self.rows and _same(v.shape, shape) for v in node.inputs):

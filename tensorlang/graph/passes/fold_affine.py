@@ -37,12 +37,12 @@ def fold_affine(graph: Graph, context: Context | None = None) -> Graph:
 
 def _batch_norm(rw: Rewriter, node: Node, context: Context) -> Value | None:
     """y = s (x - m) / sqrt(v + eps) + t  =  x k + (t - m k),  k = s / sqrt(v + eps)   (Ioffe & Szegedy 2015)"""
-    if node.op != "batch_norm" or not all(v.is_constant for v in node.inputs[1:]) or len(node.outputs) != 1:
+    if node.op != "batch_norm" or not all(v.is_constant for v in node.inputs[1:]):
         return None
     x = node.inputs[0]
     scale, offset, mean, variance = (v.constant.astype(np.float64) for v in node.inputs[1:])
-    factor = scale / np.sqrt(variance + node.attrs.get("epsilon", node.attrs.get("eps", 1e-5)))
-    shape = (-1,) + (1,) * (x.type.ndim - 2)
+    factor = scale / np.sqrt(variance + node.attrs.get("epsilon", 1e-5))
+    shape = (-1,) + (1,) * (x.type.ndim - 1 - node.attrs.get("axis", 1))
     dtype = x.dtype.numpy
     context.note(subject_of(node), "batch normalisation with constant statistics is one product and one sum")
     scaled = rw.add("mul", [x, factor.reshape(shape).astype(dtype)], {}, node)

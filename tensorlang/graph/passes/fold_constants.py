@@ -9,12 +9,15 @@ made of smaller constants (an expanded scalar, say) stays a node: computing it c
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from tensorlang.graph.ir import Graph, Node, Value
 from tensorlang.graph.passes.context import Context
 from tensorlang.graph.registry import OPAQUE, as_ints, get
 from tensorlang.graph.rewrite import Rewriter, rewrite
+from tensorlang.ir.expr import Expr
 
 
 def fold_constants(graph: Graph, context: Context | None = None) -> Graph:
@@ -41,8 +44,11 @@ def fold(rw: Rewriter, node: Node, limit: int = 1 << 22) -> list[Value] | None:
         size += int(np.prod(shape, dtype=np.int64)) * value.dtype.nbytes
     if size > max(limit, 2 * sum(v.constant.nbytes for v in node.inputs)):
         return None
+    attrs = {name: _as_number(value) for name, value in node.attrs.items()}
+    if any(_is_symbolic(value) for value in attrs.values()):
+        return None
     with np.errstate(all="ignore"):
-        result = definition.numpy(*(v.constant for v in node.inputs), **node.attrs)
+        result = definition.numpy(*(v.constant for v in node.inputs), **attrs)
     arrays = result if isinstance(result, tuple | list) else (result,)
     return [
         rw.constant(np.ascontiguousarray(np.asarray(a, dtype=v.dtype.numpy)).reshape(as_ints(v.shape)), v.name)
@@ -57,3 +63,16 @@ def _contents(value: Value) -> np.ndarray | None:
     if not all(e.op == "const" for e in value.data.flat):
         return None
     return np.array([e.value for e in value.data.flat], value.dtype.numpy).reshape(as_ints(value.shape))
+
+
+def _as_number(attribute: Any) -> Any:
+    """An attribute with constant expressions as integers."""
+    if isinstance(attribute, Expr) and attribute.op == "const":
+        return attribute.value
+    return tuple(_as_number(a) for a in attribute) if isinstance(attribute, tuple | list) else attribute
+
+
+def _is_symbolic(attribute: Any) -> bool:
+    if isinstance(attribute, tuple | list):
+        return any(_is_symbolic(a) for a in attribute)
+    return isinstance(attribute, Expr)

@@ -21,6 +21,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from tensorlang.graph.ir import Graph, Node, Value
 from tensorlang.graph.passes.context import Context, subject_of
 from tensorlang.graph.passes.layout_rules import Commuted, channels_last, commute
@@ -28,7 +30,8 @@ from tensorlang.graph.passes.shape_ops import Perm, compose, inverse, moves_no_d
 from tensorlang.graph.passes.simplify import simplify_node
 from tensorlang.graph.rewrite import Rewriter, bytes_of, is_one
 
-CONV_WEIGHTS = "conv"
+CONVOLUTIONS = ("conv", "conv_transpose")
+PER_AXIS = {"strides": 1, "dilations": 1, "pads": 0, "output_padding": 0}  # with the value for an axis of size one
 
 
 def layout(graph: Graph, context: Context | None = None) -> Graph:
@@ -131,24 +134,24 @@ class _Layouts:
         return True
 
     def _conv(self, node: Node) -> bool:
-        """Convolutions of two spatial dimensions with constant weights go to channels-last."""
-        if node.op != "conv" or node.attrs.get("layout", "NCHW") != "NCHW" or not node.inputs[1].is_constant:
+        """Convolutions with constant weights go to channels-last; one along a line to one over an image of height one."""
+        if node.op not in CONVOLUTIONS or node.attrs.get("layout", "NCHW") != "NCHW" or not node.inputs[1].is_constant:
             return False
         x, weight = node.inputs[:2]
-        if x.type.ndim != 4:
-            return False
-        group, channels = node.attrs.get("group", 1), x.shape[1]
-        out_channels, per_group = weight.type.static_shape[:2]
-        depthwise = group > 1 and per_group == 1 and out_channels == group
-        if group > 1 and not depthwise:
-            return False
-        if channels.op != "const":
-            return False
-        perm = channels_last(4)
-        moved = weight.constant[:, 0].transpose(1, 2, 0) if depthwise else weight.constant.transpose(2, 3, 1, 0)
-        inputs = [self.get(x, perm), self.rw.constant(moved.copy(), weight.name), *node.inputs[2:]]
+        perm = channels_last(x.type.ndim)
+        array = _channels_last_weights(node)
+        attrs = dict(node.attrs, layout="NHWC")
+        data = self.get(x, perm)
+        if x.type.ndim == 3:
+            n, w, c = data.shape
+            data = reshape(self.rw, data, (n, 1, w, c), node)
+            array = array[None]
+            attrs.update({name: _over_image(name, attrs[name]) for name in PER_AXIS if name in attrs})
+        new = self.rw.add(node.op, [data, self.rw.constant(array, weight.name), *node.inputs[2:]], attrs, node)
+        if x.type.ndim == 3:
+            n, _, w, c = new.shape
+            new = reshape(self.rw, new, (n, w, c), node)
         self.context.note(subject_of(node), "channels-last")
-        [new] = self.rw.add_all("conv", inputs, dict(node.attrs, layout="NHWC"), node)
         self.hold(node.output, perm, new)
         return True
 
@@ -182,3 +185,21 @@ class _Layouts:
 
 def _identity(value: Value) -> Perm:
     return tuple(range(value.type.ndim))
+
+
+def _channels_last_weights(node: Node) -> np.ndarray:
+    """OI + kernel (transposed: IO + kernel) to kernel + IO; depthwise to kernel + C."""
+    weight = node.inputs[1].constant
+    spatial = tuple(range(2, weight.ndim))
+    if node.op == "conv_transpose":
+        return np.ascontiguousarray(weight.transpose(*spatial, 0, 1))
+    out_channels, per_group = weight.shape[:2]
+    if per_group == 1 and out_channels == node.attrs.get("group", 1) and out_channels > 1:
+        return np.ascontiguousarray(np.moveaxis(weight[:, 0], 0, -1))
+    return np.ascontiguousarray(weight.transpose(*spatial, 1, 0))
+
+
+def _over_image(name: str, value: Sequence[Any]) -> tuple[Any, ...]:
+    """An attribute per spatial axis, of a line, as that of an image of height one."""
+    extra = PER_AXIS[name]
+    return (extra, value[0], extra, value[1]) if name == "pads" else (extra, *value)

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tensorlang.graph.ir import Node
-from tensorlang.graph.passes.shape_ops import Perm, shape_attr
+from tensorlang.graph.ops.common import plain
+from tensorlang.graph.passes.shape_ops import Perm
 from tensorlang.graph.registry import ELEMENTWISE, get
 from tensorlang.graph.rewrite import is_one
 from tensorlang.ir.expr import Expr
@@ -87,7 +88,7 @@ def _concat(node: Node, perm: Perm) -> Commuted | None:
     return Commuted([perm] * len(node.inputs), dict(node.attrs, axis=perm.index(node.attrs["axis"])), [perm])
 
 
-@commutes("softmax", "log_softmax", "cumsum", "split", "argmax", "argmin")
+@commutes("softmax", "log_softmax", "cumsum", "argmax", "argmin", "topk", "lp_norm")
 def _along_axis(node: Node, perm: Perm) -> Commuted | None:
     axis = node.attrs.get("axis")
     if axis is None or any(v.type.ndim != len(perm) for v in node.outputs):
@@ -120,6 +121,19 @@ def _pad(node: Node, perm: Perm) -> Commuted | None:
     return Commuted([perm], dict(node.attrs, pads=moved), [perm])
 
 
+@commutes("resize_nearest", "resize_linear", "resize_cubic")
+def _resize(node: Node, perm: Perm) -> Commuted | None:
+    if len(node.inputs) != 1 or any(isinstance(v, list | tuple) for k, v in node.attrs.items() if k not in ("shape", "scales")):
+        return None
+    attrs = {k: _permuted(v, perm) if k in ("shape", "scales") else v for k, v in node.attrs.items()}
+    return Commuted([perm], attrs, [perm])
+
+
+@commutes("batch_norm")
+def _batch_norm(node: Node, perm: Perm) -> Commuted | None:
+    return Commuted([perm, None, None, None, None], dict(node.attrs, axis=perm.index(node.attrs.get("axis", 1))), [perm])
+
+
 @commutes("expand", "tile")
 def _expand(node: Node, perm: Perm) -> Commuted | None:
     if len(node.inputs) != 1 or node.inputs[0].type.ndim != len(perm) or node.output.type.ndim != len(perm):
@@ -128,7 +142,7 @@ def _expand(node: Node, perm: Perm) -> Commuted | None:
     return Commuted([perm], attrs, [perm])
 
 
-@commutes("reduce_sum", "reduce_mean", "reduce_max", "reduce_min", "reduce_prod")
+@commutes("reduce_sum", "reduce_mean", "reduce_max", "reduce_min", "reduce_prod", "reduce_l1", "reduce_l2", "reduce_sum_square")
 def _reduce(node: Node, perm: Perm) -> Commuted | None:
     axes, keep = node.attrs.get("axes"), node.attrs.get("keepdims", True)
     if axes is None or len(node.inputs) != 1:
@@ -170,7 +184,7 @@ def _reshape(node: Node, perm: Perm) -> Commuted | None:
     order = sorted(range(len(groups)), key=lambda g: _rank_of_group(groups, g, place))
     wanted = tuple(a for g in order for a in groups[g][0])
     out = tuple(b for g in order for b in groups[g][1])
-    shape = shape_attr([node.output.shape[b] for b in out])
+    shape = plain([node.output.shape[b] for b in out])
     return Commuted([wanted], dict(node.attrs, shape=shape), [out])
 
 

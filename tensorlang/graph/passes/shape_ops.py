@@ -12,21 +12,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tensorlang.graph.ir import Node, TensorType, Value
+from tensorlang.graph.ops.common import dims_of, plain
 from tensorlang.graph.rewrite import Rewriter, is_one, producer, same_shape
-from tensorlang.ir.expr import Expr, ExprLike, wrap
+from tensorlang.ir.expr import Expr, ExprLike
 
 Perm = tuple[int, ...]
 
 
 def reshape(rw: Rewriter, x: Value, shape: Sequence[ExprLike], like: Node | None = None) -> Value:
     """`x` seen in another shape of as many elements."""
-    dims = tuple(wrap(d) for d in shape)
+    dims = dims_of(shape)
     inner = producer(x, "reshape")
     if inner is not None:
         return reshape(rw, inner.inputs[0], dims, like)
     if same_shape(x.type, TensorType(x.dtype, dims)):
         return x
-    return rw.add("reshape", [x], {"shape": shape_attr(dims)}, like)
+    return rw.add("reshape", [x], {"shape": plain(dims)}, like)
 
 
 def transpose(rw: Rewriter, x: Value, perm: Sequence[int], like: Node | None = None) -> Value:
@@ -59,7 +60,3 @@ def moves_no_data(shape: Sequence[Expr], perm: Sequence[int]) -> bool:
     moved = [p for p in perm if not is_one(shape[p])]
     return moved == sorted(moved)
 
-
-def shape_attr(dims: Sequence[Expr]) -> tuple[int | Expr, ...]:
-    """A shape as an attribute: plain integers where known."""
-    return tuple(d.value if d.op == "const" else d for d in dims)

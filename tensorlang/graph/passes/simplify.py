@@ -18,11 +18,12 @@ from collections.abc import Callable
 import numpy as np
 
 from tensorlang.graph.ir import Graph, Node, TensorType, Value
+from tensorlang.graph.ops.common import canonical, plain
 from tensorlang.graph.passes.context import Context
 from tensorlang.graph.passes.fold_constants import fold
-from tensorlang.graph.passes.shape_ops import compose, moves_no_data, reshape, shape_attr
-from tensorlang.graph.registry import as_ints
+from tensorlang.graph.passes.shape_ops import compose, moves_no_data, reshape, transpose
 from tensorlang.graph.rewrite import Rewriter, is_one, producer, rewrite, same_shape, scalar
+from tensorlang.ir.expr import wrap
 
 RuleFunction = Callable[[Rewriter, Node], Value | None]
 _RULES: dict[str, list[RuleFunction]] = {}
@@ -50,6 +51,8 @@ def simplify_node(rw: Rewriter, node: Node, limit: int = 1 << 22) -> Value | lis
     folded = fold(rw, node, limit)
     if folded is not None:
         return folded
+    if node.op == "split":
+        return split_to_slices(rw, node)
     for function in _RULES.get(node.op, ()):
         result = function(rw, node)
         if result is not None and result is not node.output:
@@ -208,9 +211,39 @@ def _slice_of_slice(rw: Rewriter, node: Node) -> Value | None:
     if inner is None or any(s != 1 for n in (inner, node) for s in n.attrs["steps"]):
         return None
     starts = tuple(a + b for a, b in zip(inner.attrs["starts"], node.attrs["starts"], strict=True))
-    attrs = dict(node.attrs, starts=starts, shape=shape_attr(node.output.shape))
+    attrs = dict(node.attrs, starts=starts, shape=plain(node.output.shape))
     return rw.add("slice", [inner.inputs[0]], attrs, node)
 
 
-def is_static(value: Value) -> bool:
-    return as_ints(value.shape) is not None
+@rule("depth_to_space")
+def _depth_to_space(rw: Rewriter, node: Node) -> Value | None:
+    """Blocks of channels to blocks of pixels: split the channels, move, merge."""
+    x, b = node.inputs[0], node.attrs["blocksize"]
+    n, c, h, w = x.shape
+    deep = node.output.shape[1]
+    if node.attrs.get("mode", "DCR") == "DCR":
+        split, perm = (n, b, b, deep, h, w), (0, 3, 4, 1, 5, 2)
+    else:
+        split, perm = (n, deep, b, b, h, w), (0, 1, 4, 2, 5, 3)
+    return reshape(rw, transpose(rw, reshape(rw, x, split, node), perm, node), node.output.shape, node)
+
+
+@rule("space_to_depth")
+def _space_to_depth(rw: Rewriter, node: Node) -> Value | None:
+    """Blocks of pixels to blocks of channels: split height and width, move, merge."""
+    x, b = node.inputs[0], node.attrs["blocksize"]
+    n, c, h, w = x.shape
+    split = (n, c, node.output.shape[2], b, node.output.shape[3], b)
+    return reshape(rw, transpose(rw, reshape(rw, x, split, node), (0, 3, 5, 1, 2, 4), node), node.output.shape, node)
+
+
+def split_to_slices(rw: Rewriter, node: Node) -> list[Value] | None:
+    """split(x, sizes) -> one slice per part: each then fuses into its own readers."""
+    x, axis, parts, start = node.inputs[0], node.attrs["axis"], [], wrap(0)
+    for value in node.outputs:
+        starts = [0] * x.type.ndim
+        starts[axis] = start
+        attrs = {"starts": plain(starts), "shape": plain(value.shape), "steps": (1,) * x.type.ndim}
+        parts.append(rw.add("slice", [x], attrs, node))
+        start = canonical(start + value.shape[axis])
+    return parts

@@ -243,7 +243,10 @@ def vgather(p: Any, index: Any) -> Any:
         if scalar_of(p.dtype).bits < 32:  # no gather instruction for narrow elements
             return _gather(b, p, pointer, _wide_index(b, at, index), index.lanes)
         vector = vector_ir(Vec(p.dtype, index.lanes))
-        addresses = b.gep(splat(b, pointer, index.lanes), [_wide_index(b, at, index)])
+        size = _constant_vector([_align(p)] * index.lanes, I64)
+        offsets = b.mul(_wide_index(b, at, index), size)
+        numbers = b.add(splat(b, b.ptrtoint(pointer, I64), index.lanes), offsets)
+        addresses = b.inttoptr(numbers, ir.VectorType(ir.PointerType(), index.lanes))
         ones = ir.Constant(ir.VectorType(I1, index.lanes), [1] * index.lanes)
         undefined = ir.Constant(vector, ir.Undefined)
         name = f"llvm.masked.gather.{suffix(vector)}.v{index.lanes}p0"

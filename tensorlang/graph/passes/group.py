@@ -1,0 +1,132 @@
+"""A fused group: nodes that become one kernel, and the kernel's definition as one tensor expression.
+
+    group dense_relu(%x, %w):            def dense_relu(x, w, relu):
+      %y = matmul(%x, %w)         ->       for i, j, k: matmul[i, j] += x[i, k] * w[k, j]
+      %z = relu(%y)                        for i, j: relu[i, j] = max(matmul[i, j], 0)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from tensorlang import te
+from tensorlang.graph.ir import Node, Value
+from tensorlang.graph.registry import CONTRACTION, get
+from tensorlang.graph.rewrite import scalar
+from tensorlang.ir.buffer import Buffer
+from tensorlang.ir.expr import Expr, const
+from tensorlang.ir.stmt import PrimFunc
+from tensorlang.ir.visitor import map_exprs, rewrite
+
+MAX_NAME = 60
+
+
+@dataclass(eq=False)
+class Group:
+    """Nodes that run as one kernel.
+
+    Attributes:
+        nodes: in topological order. A node that only computes indices may be part of several groups.
+        inputs: values read from outside, constants of more than one element included, in order of first use.
+        outputs: values that others read.
+        name: a readable identifier, the same for groups of the same operators; not unique.
+        kind: "kernel", or "alias": the output is the input's memory under another shape, and nothing runs.
+        notes: for each neighbour, why it is part of the group or not.
+    """
+
+    nodes: list[Node]
+    inputs: list[Value]
+    outputs: list[Value]
+    name: str
+    kind: str = "kernel"
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def reason(self) -> str:
+        return "; ".join(self.notes)
+
+    @property
+    def anchor(self) -> Node | None:
+        """The node of the highest fusion kind, if it is more than index arithmetic."""
+        node = max(self.nodes, key=lambda n: get(n.op).kind)
+        return node if get(node.op).kind > 1 else None
+
+    @property
+    def constants(self) -> list[Value]:
+        return [v for v in self.inputs if v.is_constant]
+
+    def explain(self) -> str:
+        """What is in the group, and why each neighbour was or was not fused."""
+        lines = [f"{self.kind} {self.name}: {' -> '.join(n.op for n in self.nodes)}"]
+        return "\n".join(lines + [f"  {note}" for note in self.notes])
+
+    def prim_func(self, name: str | None = None) -> PrimFunc:
+        """The group as a naive loop nest: parameters are `inputs`, `outputs`, then the symbolic dimensions.
+
+        Constants of one element become numbers in the code; names of other constant inputs are in `attrs["constants"]`.
+        """
+        tensors: dict[Value, te.Tensor] = {}
+        placeholders: list[te.Tensor] = []
+        numbers: dict[str, Expr] = {}
+        taken: set[str] = set()
+        for value in self.inputs:
+            tensors[value] = _placeholder(value, taken)
+            placeholders.append(tensors[value])
+        embedded: list[te.Tensor] = []
+        for node in self.nodes:
+            for value in node.inputs:
+                if value not in tensors:
+                    tensors[value] = _placeholder(value, taken)
+                    embedded.append(tensors[value])
+                    numbers[tensors[value].name] = const(scalar(value), value.dtype)
+            results = get(node.op).te(*(tensors[v] for v in node.inputs), **node.attrs)
+            results = results if isinstance(results, tuple | list) else (results,)
+            tensors.update(zip(node.outputs, results, strict=True))
+        function = te.create_prim_func(
+            name or self.name,
+            [*placeholders, *embedded],
+            [tensors[v] for v in self.outputs],
+            constants=[tensors[v].name for v in self.inputs if v.is_constant],
+        )
+        return embed_numbers(function, numbers)
+
+    def __str__(self) -> str:
+        lines = [f"{self.kind} {self.name}({', '.join('%' + v.name for v in self.inputs)}):"]
+        lines += [f"  {n!r}" for n in self.nodes]
+        lines.append(f"  return {', '.join('%' + v.name for v in self.outputs)}")
+        return "\n".join(lines)
+
+
+def _placeholder(value: Value, taken: set[str]) -> te.Tensor:
+    base = "".join(c if c.isalnum() or c == "_" else "_" for c in value.name) or "v"
+    base = base if not base[0].isdigit() else f"v{base}"
+    name, serial = base, 0
+    while name in taken:
+        serial += 1
+        name = f"{base}_{serial}"
+    taken.add(name)
+    dims = tuple(d.value if d.op == "const" else d for d in value.shape)
+    return te.placeholder(dims, value.dtype, name=name)
+
+
+def embed_numbers(function: PrimFunc, numbers: Mapping[str, Expr]) -> PrimFunc:
+    """`function` with reads of the one-element parameters named in `numbers` replaced by those, and without the parameters."""
+    if not numbers:
+        return function
+
+    def rule(e: Expr) -> Expr | None:
+        return numbers.get(e.value.name) if e.op == "load" else None
+
+    body = map_exprs(function.body, lambda e: rewrite(e, rule))
+    params = tuple(p for p in function.params if not (isinstance(p, Buffer) and p.name in numbers))
+    return replace(function, params=params, body=body)
+
+
+def name_of(nodes: list[Node]) -> str:
+    """The operators in order, shortened to what a listing can show."""
+    ops = [n.op for n in nodes]
+    if len(ops) > 5:
+        anchors = [n.op for n in nodes if get(n.op).kind >= CONTRACTION]
+        ops = [*(anchors[:1] or ops[:1]), *ops[-3:], f"x{len(nodes)}"]
+    return "_".join(ops)[:MAX_NAME]

@@ -1,0 +1,380 @@
+"""A compiled model in this process: `Executable`. It knows the manifest and machine code, and nothing of the compiler.
+
+The manifest (JSON-able):
+
+    dims            names of the model's open dimensions, in the order in which `main` takes them
+    inputs outputs  name, dtype (NumPy's name), shape (see `runtime.sizes`)
+    arena_bytes     memory that a run needs, a size
+    signatures      declared parameter types of `main` and of every kernel
+    steps           the calls that `main` makes: kernel, label, args, flops, bytes; an argument is (place, size), where
+                    place is "arena" or "weights" (byte offset), "input" or "output" (its number), "size" (an integer)
+"""
+
+from __future__ import annotations
+
+import ctypes
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from tensorlang.errors import InputError
+from tensorlang.runtime import sizes
+from tensorlang.runtime.artifact import Artifact, aligned_bytes, write_artifact
+from tensorlang.runtime.context import context_address, install
+from tensorlang.runtime.loader import check_status, load_object
+from tensorlang.runtime.profile import Profile
+
+MAIN = "main"
+_REMEMBERED_SHAPES = 64  # how many combinations of open dimensions keep their plan
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """A model's input or output.
+
+    Attributes:
+        dtype: NumPy's name, such as "float32".
+        shape: a size or, for an open dimension, its name or formula.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.dtype}[{', '.join(map(str, self.shape))}]"
+
+
+class Runner(Protocol):
+    """How a program's functions are called."""
+
+    def main(self, frame: Frame) -> None: ...
+
+    def step(self, kernel: str, frame: Frame, arguments: Sequence[tuple[str, int]]) -> Callable[[], None]: ...
+
+
+class Frame:
+    """The memory of one run: arena and tables of addresses. Frames are reused, never shared by two runs at a time."""
+
+    def __init__(self, num_inputs: int, num_outputs: int, num_dims: int, weights: np.ndarray):
+        self.weights = weights
+        self.arena = aligned_bytes(0)
+        self.input_arrays: list[np.ndarray] = [self.arena] * num_inputs
+        self.output_arrays: list[np.ndarray] = [self.arena] * num_outputs
+        self.inputs = (ctypes.c_int64 * max(1, num_inputs))()
+        self.outputs = (ctypes.c_int64 * max(1, num_outputs))()
+        self.dims = (ctypes.c_int64 * max(1, num_dims))()
+        self.arguments = self._arguments()
+
+    def require(self, nbytes: int) -> None:
+        """Make the arena at least so large."""
+        if self.arena.nbytes < nbytes:
+            self.arena = aligned_bytes(nbytes)
+            self.arguments = self._arguments()
+
+    def _arguments(self) -> tuple[Any, ...]:
+        """What `main` takes after the context; the addresses stay valid as long as the frame lives."""
+        tables = (ctypes.c_void_p(ctypes.addressof(t)) for t in (self.inputs, self.outputs, self.dims))
+        return (self.arena.ctypes.data, self.weights.ctypes.data, *tables)
+
+
+class NativeRunner:
+    """Machine code."""
+
+    def __init__(self, artifact: Artifact, num_threads: int | None = None):
+        install(artifact.objects["pool"], num_threads)
+        signatures = {name: tuple(types) for name, types in artifact.manifest["signatures"].items()}
+        self.library = load_object(artifact.objects["model"], signatures)
+        self._main = self.library[MAIN]
+
+    def main(self, frame: Frame) -> None:
+        status = self._main(context_address(), *frame.arguments)
+        if status:
+            check_status(status, MAIN)
+
+    def step(self, kernel: str, frame: Frame, arguments: Sequence[tuple[str, int]]) -> Callable[[], None]:
+        """One kernel call, ready to be repeated."""
+        base = {"arena": frame.arena.ctypes.data, "weights": frame.weights.ctypes.data, "size": 0}
+        tables = {"input": frame.inputs, "output": frame.outputs}
+        values = [tables[place][n] if place in tables else base[place] + n for place, n in arguments]
+        function = self.library[kernel]
+
+        def call() -> None:
+            check_status(function(context_address(), *values), kernel)
+
+        return call
+
+
+class Executable:
+    """A compiled model, ready to run; any number of threads may call it at once.
+
+    Attributes:
+        inputs, outputs: `TensorInfo` in the model's order.
+        source: the emitted Python.
+        build_report: CPU seconds per phase of the build; empty when it came from a cache or file.
+        certificate: what `verify=True` found, JSON-able, or None.
+    """
+
+    def __init__(self, artifact: Artifact, runner: Runner):
+        manifest = artifact.manifest
+        self._artifact = artifact
+        self._runner = runner
+        self._dims: list[str] = manifest["dims"]
+        self._in = [_Tensor(entry) for entry in manifest["inputs"]]
+        self._out = [_Tensor(entry) for entry in manifest["outputs"]]
+        self._arena_bytes = manifest["arena_bytes"]
+        self._static: _Plan | None = None if self._dims else self._plan_for({})
+        self._plans: dict[tuple[int, ...], _Plan] = {}
+        self._frames: list[Frame] = []
+        self.name: str = manifest["model"]
+        self.inputs = [t.info for t in self._in]
+        self.outputs = [t.info for t in self._out]
+        self.source = artifact.source
+        self.build_report = artifact.report
+        self.certificate: dict[str, Any] | None = manifest.get("certificate")
+
+    def __repr__(self) -> str:
+        ins, outs = ", ".join(map(str, self.inputs)), ", ".join(map(str, self.outputs))
+        return f"Executable {self.name}({ins}) -> {outs}"
+
+    # -- running ---------------------------------------------------------------------------------------------------
+    def __call__(self, *arrays: Any) -> Any:
+        """Run on the inputs in the model's order; returns the output, or a tuple of them.
+
+        Raises:
+            InputError: an array does not fit.
+        """
+        if len(arrays) != len(self._in):
+            raise InputError(f"{self.name} takes {len(self._in)} input(s), got {len(arrays)}: {self._declared()}")
+        results = self._run(arrays)
+        return results[0] if len(results) == 1 else tuple(results)
+
+    def run(self, feeds: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Run on inputs by name; returns the outputs by name.
+
+        Raises:
+            InputError: a name, dtype, rank or size does not fit; every wrong name is listed.
+        """
+        try:
+            arrays = [feeds[t.name] for t in self._in]
+        except KeyError:
+            arrays = []
+        if len(feeds) != len(self._in) or len(arrays) != len(self._in):
+            self._refuse_names(feeds)
+        return dict(zip([t.name for t in self._out], self._run(arrays), strict=True))
+
+    def _run(self, given: Sequence[Any]) -> list[np.ndarray]:
+        try:
+            frame = self._frames.pop()
+        except IndexError:
+            frame = Frame(len(self._in), len(self._out), len(self._dims), self._artifact.weights)
+        plan = self._enter(frame, given)
+        results = []
+        for k, (shape, dtype, count) in enumerate(plan.outputs):
+            array, frame.outputs[k] = _allocate(shape, dtype, count)
+            results.append(array)
+        frame.output_arrays = results
+        self._runner.main(frame)
+        self._leave(frame)
+        return results
+
+    def _enter(self, frame: Frame, given: Sequence[Any]) -> _Plan:
+        """Check the inputs and put their addresses into the frame."""
+        arrays = frame.input_arrays
+        plan = self._static
+        for k, tensor in enumerate(self._in):
+            array = given[k]
+            if type(array) is not np.ndarray or array.dtype is not tensor.dtype or not array.flags.c_contiguous:
+                array = self._as_array(tensor, array)
+            if plan is not None and array.shape != tensor.dims:
+                self._refuse_shape(tensor, array.shape, {})
+            arrays[k] = array
+            frame.inputs[k] = array.__array_interface__["data"][0]
+        if plan is None:
+            plan = self._bind(arrays)
+            frame.dims[: len(plan.dims)] = plan.dims
+        frame.require(plan.arena_bytes)
+        return plan
+
+    def _leave(self, frame: Frame) -> None:
+        frame.input_arrays = [frame.arena] * len(self._in)  # do not keep the caller's memory alive
+        frame.output_arrays = []
+        self._frames.append(frame)
+
+    def _as_array(self, tensor: _Tensor, value: Any) -> np.ndarray:
+        if not isinstance(value, np.ndarray):
+            if hasattr(value, "__dlpack__"):
+                value = np.from_dlpack(value)
+            elif isinstance(value, np.generic | bool | int | float) and not tensor.dims:
+                value = np.asarray(value, tensor.dtype)
+            else:
+                raise InputError(f"input {tensor.info} got {type(value).__name__}; give an array (NumPy or DLPack)")
+        if value.dtype != tensor.dtype:
+            raise InputError(f"input {tensor.info} got an array of dtype {value.dtype}")
+        return np.asarray(value, tensor.dtype, order="C")
+
+    def _bind(self, arrays: Sequence[np.ndarray]) -> _Plan:
+        """The plan for the open dimensions' values that the inputs' shapes give."""
+        values: dict[str, int] = {}
+        formulas = []
+        for tensor, array in zip(self._in, arrays, strict=True):
+            if array.ndim != len(tensor.dims):
+                self._refuse_shape(tensor, array.shape, values)
+            for dim, size in zip(tensor.dims, array.shape, strict=True):
+                if isinstance(dim, str):
+                    if values.setdefault(dim, size) != size:
+                        self._refuse_shape(tensor, array.shape, values)
+                elif not isinstance(dim, int):
+                    formulas.append((tensor, array, dim, size))
+                elif dim != size:
+                    self._refuse_shape(tensor, array.shape, values)
+        for tensor, array, dim, size in formulas:
+            if sizes.evaluate(dim, values) != size:
+                self._refuse_shape(tensor, array.shape, values)
+        key = tuple(values[name] for name in self._dims)
+        plan = self._plans.get(key)
+        if plan is None:
+            if len(self._plans) >= _REMEMBERED_SHAPES:
+                self._plans.clear()
+            plan = self._plans[key] = self._plan_for(values)
+        return plan
+
+    def _plan_for(self, values: Mapping[str, int]) -> _Plan:
+        outputs = []
+        for tensor in self._out:
+            shape = tuple(sizes.evaluate(d, values) for d in tensor.dims)
+            if any(d < 0 for d in shape):
+                given = ", ".join(f"{name}={value}" for name, value in values.items())
+                raise InputError(f"{self.name}: with {given}, output {tensor.info} would have shape {shape}")
+            outputs.append((shape, tensor.dtype, int(np.prod(shape, dtype=np.int64))))
+        arena = sizes.evaluate(self._arena_bytes, values)
+        return _Plan(tuple(values[name] for name in self._dims), tuple(outputs), arena)
+
+    # -- refusals --------------------------------------------------------------------------------------------------
+    def _declared(self) -> str:
+        return ", ".join(map(str, self.inputs)) or "none"
+
+    def _refuse_names(self, feeds: Mapping[str, Any]) -> None:
+        known = {t.name for t in self._in}
+        missing, unknown = [n for n in known if n not in feeds], [n for n in feeds if n not in known]
+        problems = [f"input {n!r} is missing" for n in sorted(missing)] + [f"no input is called {n!r}" for n in unknown]
+        raise InputError(f"{self.name}: {'; '.join(problems)}. The model's inputs: {self._declared()}")
+
+    def _refuse_shape(self, tensor: _Tensor, shape: tuple[int, ...], values: Mapping[str, int]) -> None:
+        known = ", ".join(f"{name} = {value}" for name, value in values.items())
+        raise InputError(f"input {tensor.info} got shape {shape}" + (f", where {known}" if known else ""))
+
+    # -- inspection ------------------------------------------------------------------------------------------------
+    @property
+    def kernels(self) -> dict[str, str]:
+        """The emitted text of every kernel, by name."""
+        return _split_kernels(self.source, self._artifact.manifest["signatures"])
+
+    def profile(self, feeds: Mapping[str, Any], repeats: int = 10) -> Profile:
+        """Time every kernel call of a run: the median of `repeats` runs in which kernels are called one by one.
+
+        Raises:
+            InputError: as for `run`.
+        """
+        self.run(feeds)
+        frame = Frame(len(self._in), len(self._out), len(self._dims), self._artifact.weights)
+        plan = self._enter(frame, [feeds[t.name] for t in self._in])
+        frame.output_arrays = []
+        for k, output in enumerate(plan.outputs):
+            array, frame.outputs[k] = _allocate(*output)
+            frame.output_arrays.append(array)
+        dims = dict(zip(self._dims, plan.dims, strict=True))
+        steps = self._artifact.manifest["steps"]
+        calls = []
+        for step in steps:
+            arguments = [(place, sizes.evaluate(size, dims)) for place, size in step["args"]]
+            calls.append(self._runner.step(step["kernel"], frame, arguments))
+        times: list[list[float]] = [[] for _ in steps]
+        for _ in range(repeats + 1):
+            for call, measured in zip(calls, times, strict=True):
+                begun = time.perf_counter()
+                call()
+                measured.append(time.perf_counter() - begun)
+        medians = [statistics.median(measured[1:]) for measured in times]  # the first run warms caches
+        total = sum(medians)
+        rows = [_row(step, seconds, total, dims) for step, seconds in zip(steps, medians, strict=True)]
+        return Profile(sorted(rows, key=lambda r: -r["ms"]), total * 1e3)
+
+    def save(self, path: str | Path) -> None:
+        """Write one file that `tl.load` reads without the compiler.
+
+        Raises:
+            ArtifactError: it cannot be written.
+        """
+        self._artifact.manifest["certificate"] = self.certificate
+        write_artifact(self._artifact, Path(path))
+
+
+class _Tensor:
+    """An input or output as the runtime needs it."""
+
+    def __init__(self, entry: Mapping[str, Any]):
+        self.name: str = entry["name"]
+        self.dims: tuple[sizes.Size, ...] = tuple(entry["shape"])
+        self.dtype = numpy_dtype(entry["dtype"])
+        shape = tuple(d if isinstance(d, int) else sizes.describe(d) for d in self.dims)
+        self.info = TensorInfo(self.name, entry["dtype"], shape)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What one combination of the open dimensions' values means."""
+
+    dims: tuple[int, ...]
+    outputs: tuple[tuple[tuple[int, ...], np.dtype, int], ...]  # shape, dtype, number of elements
+    arena_bytes: int
+
+
+def numpy_dtype(name: str) -> np.dtype:
+    """A dtype by NumPy's name; bfloat16 and other small floats by ml_dtypes."""
+    try:
+        return np.dtype(name)
+    except TypeError:
+        import ml_dtypes  # a third party, only for models that use such types
+
+        return np.dtype(getattr(ml_dtypes, name))
+
+
+def _allocate(shape: tuple[int, ...], dtype: np.dtype, count: int) -> tuple[np.ndarray, int]:
+    """An uninitialised array at a multiple of 64 bytes, and its address."""
+    raw = np.empty(count * dtype.itemsize + 64, np.uint8)
+    address = raw.__array_interface__["data"][0]
+    start = -address % 64
+    return np.ndarray(shape, dtype, raw, start), address + start
+
+
+def _row(step: Mapping[str, Any], seconds: float, total: float, dims: Mapping[str, int]) -> dict[str, Any]:
+    flops, nbytes = sizes.evaluate(step["flops"], dims), sizes.evaluate(step["bytes"], dims)
+    return {
+        "kernel": step["kernel"],
+        "nodes": step["label"],
+        "ms": seconds * 1e3,
+        "gflops": flops / seconds * 1e-9 if seconds else 0.0,
+        "gbps": nbytes / seconds * 1e-9 if seconds else 0.0,
+        "share": seconds / total if total else 0.0,
+    }
+
+
+def _split_kernels(source: str, signatures: Mapping[str, Any]) -> dict[str, str]:
+    """Kernel name -> its text with the chunks before it (a kernel's chunks directly precede it)."""
+    found: dict[str, str] = {}
+    pending: list[str] = []
+    for part in source.split("\n@")[1:]:
+        text = "@" + part.rstrip() + "\n"
+        pending.append(text)
+        name = text.split("def ", 1)[1].split("(", 1)[0]
+        if name in signatures:
+            found[name] = "\n\n".join(pending)
+            pending = []
+    found.pop(MAIN, None)
+    return found

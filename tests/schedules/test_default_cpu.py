@@ -1,0 +1,103 @@
+"""The default CPU schedules: right on every shape class, and with the structure that makes them fast."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tensorlang import te
+from tensorlang.build import build, lower_kernel
+from tests import programs
+
+
+def check(func, reference, tolerance=2e-5, **sizes):
+    arrays = programs.arrays_of(func, **sizes)
+    expected = reference(*arrays)
+    result = build(func)(*arrays)
+    assert result.shape == expected.shape and result.dtype == expected.dtype
+    np.testing.assert_allclose(result, expected, rtol=tolerance, atol=tolerance * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    ("m", "n", "k"), [(1, 10, 7), (8, 48, 16), (13, 49, 33), (128, 100, 64), (5, 3, 2), (70, 300, 90)]
+)
+def test_dense(m, n, k):
+    check(programs.dense(m, n, k), programs.dense_reference)
+
+
+@pytest.mark.parametrize(("m", "n", "k"), [(1, 10, 7), (16, 48, 16), (37, 49, 33)])
+def test_dense_symbolic_rows(m, n, k):
+    check(programs.dense(te.var("M"), n, k), programs.dense_reference, M=m)
+
+
+@pytest.mark.parametrize(("m", "n", "k"), [(3, 10, 7), (37, 49, 33)])
+def test_dense_all_symbolic(m, n, k):
+    check(programs.dense(te.var("M"), te.var("N"), te.var("K")), programs.dense_reference, M=m, N=n, K=k)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(1, 5), (7, 16), (33, 130), (12, 256), (3, 1000)])
+def test_softmax(rows, columns):
+    check(programs.softmax(rows, columns), programs.softmax_reference)
+
+
+def test_softmax_symbolic():
+    check(programs.softmax(te.var("R"), te.var("C")), programs.softmax_reference, R=9, C=77)
+
+
+@pytest.mark.parametrize(
+    ("size", "channels", "filters", "kernel", "stride"), [(8, 3, 16, 3, 1), (9, 16, 24, 3, 2), (7, 32, 50, 1, 1), (14, 8, 70, 5, 1)]
+)
+def test_conv(size, channels, filters, kernel, stride):
+    func = programs.conv_nhwc(size, channels, filters, kernel, stride)
+    check(func, lambda x, w, b: programs.conv_reference(x, w, b, stride))
+
+
+@pytest.mark.parametrize(("size", "channels", "stride"), [(8, 16, 1), (9, 24, 2), (7, 20, 1)])
+def test_depthwise(size, channels, stride):
+    func = programs.conv_nhwc(size, channels, channels, 3, stride, depthwise=True)
+    check(func, lambda x, w, b: programs.conv_reference(x, w, b, stride, depthwise=True))
+
+
+@pytest.mark.parametrize("n", [1, 15, 16, 1000])
+def test_elementwise(n):
+    check(programs.chain(n), lambda x: np.exp(x) * 2 + x)
+
+
+def test_transpose():
+    x = te.placeholder((37, 50), name="x")
+    out = te.compute((50, 37), lambda i, j: x[j, i] * 2.0, name="out")
+    check(te.create_prim_func("t", [x], [out]), lambda a: a.T * 2)
+
+
+def test_sum_over_leading_axis():
+    x = te.placeholder((37, 50), name="x")
+    r = te.reduce_axis(37, "r")
+    out = te.compute((50,), lambda j: te.sum(x[r, j], axis=r), name="out")
+    check(te.create_prim_func("t", [x], [out]), lambda a: a.sum(0))
+
+
+def test_sum_of_everything():
+    x = te.placeholder((37, 50), name="x")
+    r, q = te.reduce_axis(37, "r"), te.reduce_axis(50, "q")
+    out = te.compute((), lambda: te.sum(x[r, q], axis=[r, q]), name="out")
+    check(te.create_prim_func("t", [x], [out]), lambda a: a.sum(dtype=np.float32), 1e-4)
+
+
+def test_matmul_of_transposed_operand_is_packed():
+    x, w = te.placeholder((64, 32), name="x"), te.placeholder((48, 32), name="w")
+    r = te.reduce_axis(32, "k")
+    out = te.compute((64, 48), lambda i, j: te.sum(x[i, r] * w[j, r], axis=r), name="out")
+    func = te.create_prim_func("nt", [x, w], [out])
+    check(func, lambda a, b: a @ b.T)
+    assert "w_packed" in lower_kernel(func).emitted.text
+
+
+def test_constant_operand_is_packed_at_build_time():
+    lowered = lower_kernel(programs.conv_nhwc(14, 16, 32))
+    assert [p.outputs[0].name for p in lowered.preparations] == ["w_packed"]
+    assert "w" not in [name for _, name in lowered.emitted.params]
+
+
+def test_register_tile_has_no_guard_inside():
+    text = lower_kernel(programs.dense(128, 768, 64)).emitted.text
+    assert "vstore(y" in text and "if " not in text and "masked" not in text
