@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # what type checkers and editors see; keep in step with _PUBLIC (a test compares the two)
     from tensorlang import errors as errors, te as te
     from tensorlang.benchmark import benchmark as benchmark
-    from tensorlang.build import build as build
     from tensorlang.codegen.native.target import CpuTarget as CpuTarget
     from tensorlang.compile import Executable as Executable, compile as compile, load as load
     from tensorlang.load_model import (
@@ -29,8 +28,9 @@ if TYPE_CHECKING:  # what type checkers and editors see; keep in step with _PUBL
         load_model as load_model,
         register_onnx_op as register_onnx_op,
     )
-    from tensorlang.runtime.pool import set_num_threads as set_num_threads
+    from tensorlang.runtime.context import set_num_threads as set_num_threads
     from tensorlang.session import InferenceSession as InferenceSession
+    from tensorlang.te.frontend import build_operator as build
 
 __version__ = "0.1.0"  # read by pyproject.toml too
 
@@ -39,7 +39,7 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "errors": ("tensorlang.errors", None),
     "te": ("tensorlang.te", None),
     "benchmark": ("tensorlang.benchmark", "benchmark"),
-    "build": ("tensorlang.build", "build"),
+    "build": ("tensorlang.te.frontend", "build_operator"),
     "CpuTarget": ("tensorlang.codegen.native.target", "CpuTarget"),
     "Executable": ("tensorlang.compile", "Executable"),
     "compile": ("tensorlang.compile", "compile"),
@@ -47,7 +47,7 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "from_onnx": ("tensorlang.load_model", "from_onnx"),
     "load_model": ("tensorlang.load_model", "load_model"),
     "register_onnx_op": ("tensorlang.load_model", "register_onnx_op"),
-    "set_num_threads": ("tensorlang.runtime.pool", "set_num_threads"),
+    "set_num_threads": ("tensorlang.runtime.context", "set_num_threads"),
     "InferenceSession": ("tensorlang.session", "InferenceSession"),
 }
 

@@ -108,6 +108,16 @@ def _identifier(name: str) -> str:
 
 
 @dataclass
+class _Call:
+    """What one combination of input shapes needs: output shapes, size arguments, bytes of workspace, free workspaces."""
+
+    shapes: list[tuple[int, ...]]
+    ints: list[int]
+    workspace: list[int]
+    spaces: list[list[np.ndarray]] = field(default_factory=list)
+
+
+@dataclass
 class Kernel:
     """A compiled operator, callable on arrays.
 
@@ -121,6 +131,11 @@ class Kernel:
     settings: Settings = field(default_factory=Settings.from_env)
     _library: Library | None = None
     _plain: dict[str, Any] | None = None
+    _calls: dict[Any, _Call] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._names = [b.name for b in self.original.buffers]
+        self._pointers = [b.name for b in self.lowered.func.buffers]
 
     @property
     def name(self) -> str:
@@ -168,22 +183,33 @@ class Kernel:
         Raises:
             InputError: an array's dtype or shape does not fit.
         """
-        func = self.original
         inputs = [as_array(a) for a in arrays]
-        sizes = bind_sizes(func, inputs)
-        results = self._outputs(out, sizes)
-        constants = {b.name: a for b, a in zip(func.inputs, inputs, strict=True)}
-        constants.update(prepare(self.lowered, constants))
-        named = {**constants, **{b.name: a for b, a in zip(func.outputs, results, strict=True)}}
-        pointers = [named[b.name] for b in self.lowered.func.buffers]
-        ints = [evaluate(v, sizes) for v in self.lowered.func.size_vars]
-        space = [_aligned(evaluate(n, sizes)) for _, n in self.lowered.emitted.workspace]
-        self._run([*pointers, *ints, *space])
+        key = tuple((a.shape, a.dtype) for a in inputs)
+        call = self._calls.get(key)
+        if call is None:
+            call = self._calls[key] = self._plan(inputs)
+        results = self._outputs(out, call)
+        named = dict(zip(self._names, [*inputs, *results], strict=True))
+        if self.lowered.preparations:
+            named.update(prepare(self.lowered, named))
+        try:
+            space = call.spaces.pop()  # of an earlier call that has returned
+        except IndexError:
+            space = [_aligned(n) for n in call.workspace]
+        self._run([*(named[n] for n in self._pointers), *call.ints, *space])
+        call.spaces.append(space)
         return results[0] if len(results) == 1 else tuple(results)
 
-    def _outputs(self, out: Any, sizes: Mapping[Expr, int]) -> list[np.ndarray]:
-        wanted = self.original.outputs
-        shapes = [tuple(evaluate(d, sizes) for d in b.shape) for b in wanted]
+    def _plan(self, inputs: list[np.ndarray]) -> _Call:
+        sizes = bind_sizes(self.original, inputs)
+        return _Call(
+            [tuple(evaluate(d, sizes) for d in b.shape) for b in self.original.outputs],
+            [evaluate(v, sizes) for v in self.lowered.func.size_vars],
+            [evaluate(n, sizes) for _, n in self.lowered.emitted.workspace],
+        )
+
+    def _outputs(self, out: Any, call: _Call) -> list[np.ndarray]:
+        wanted, shapes = self.original.outputs, call.shapes
         if out is None:
             return [np.empty(s, b.dtype.numpy) for s, b in zip(shapes, wanted, strict=True)]
         given = list(out) if isinstance(out, tuple | list) else [out]

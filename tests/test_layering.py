@@ -43,6 +43,7 @@ GOOD = [
     ("tensorlang.cli.commands", "import tensorlang as tl"),
     ("tensorlang.importers.onnx.reader", "from tensorlang.graph import Graph\nfrom . import nodes"),
     ("tensorlang.importers.onnx.reader", "from ..common import x"),
+    ("tensorlang.schedules.cpu.matmul", "from tensorlang.ir.stmt import Block"),
     ("tensorlang.schedules.cpu.matmul", "import tensorlang as tl\nfrom tensorlang import te"),
     ("tensorlang.graph.ops.nn", "import numpy as np\nfrom tensorlang import te"),
 ]

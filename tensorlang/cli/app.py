@@ -80,6 +80,9 @@ def compile_command(
     report.table("inputs", INPUT_COLUMNS, [(i["name"], i["dtype"], i["shape"]) for i in done["inputs"]])
     took = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in done["seconds"].items())
     report.out.print(f"{model.name} for {target}: {took}", markup=False)
+    if cpu := done["build_cpu_seconds"]:
+        parts = ", ".join(f"{phase} {seconds:.2f}" for phase, seconds in cpu.items())
+        report.out.print(f"CPU seconds of the build: {parts}", markup=False)
     if output is not None:
         report.out.print(f"saved {output} ({human_bytes(done['output']['bytes'])})", markup=False)
     report.out.print(_certificate_line(done["certificate"]), markup=False)
@@ -88,7 +91,12 @@ def compile_command(
 def _certificate_line(certificate: dict[str, Any] | None) -> str:
     if certificate is None:
         return "not verified (--no-verify)"
-    return "verified: " + ", ".join(f"{key} {value}" for key, value in certificate.items())
+    seeds = " ".join(map(str, certificate["seeds"]))
+    sizes = "; ".join(", ".join(f"{n}={s}" for n, s in dims.items()) for dims in certificate["sizes"] if dims)
+    return (
+        f"verified against {certificate['oracle']}: largest error {certificate['max_error']:.1e}, "
+        f"bound {certificate['bound']}, seeds {seeds}" + (f", sizes {sizes}" if sizes else "")
+    )
 
 
 @app.command("run")
@@ -161,7 +169,9 @@ def profile_command(
         return
     rows = done["kernels"]
     columns = list(rows[0]) if rows else ["kernel"]
-    report.table(model.name, columns, [[row[c] for c in columns] for row in rows], right=columns[1:])
+    numbers = [column for column in columns if all(isinstance(row[column], int | float | None) for row in rows)]
+    report.table(model.name, columns, [[row[c] for c in columns] for row in rows], right=numbers)
+    report.out.print(f"{len(rows)} kernel calls, {done['total_ms']:.3f} ms", markup=False)
 
 
 @app.command("inspect")

@@ -180,7 +180,7 @@ def render(report: Reporter, found: dict[str, Any]) -> None:
             ("vectors", f"{cpu['vector_bits']} bits"),
             ("features", " ".join(cpu["features"])),
             ("caches", sizes),
-            ("oracle", f"onnxruntime {oracle}" if oracle else "none: results are checked by the interpreter, slowly"),
+            ("oracle", f"onnxruntime {oracle}" if oracle else "none; to check models: pip install 'tensorlang[test]'"),
             ("build cache", f"{cache['path']} ({cache['files']} files, {human_bytes(cache['bytes'])}, {state})"),
         ],
     )

@@ -1,7 +1,7 @@
 """The work behind the commands that take a model. Each job returns the dict that `--json` prints.
 
 What a job needs of the rest of the package, through the facade: `tl.compile`, `tl.load`, `tl.load_model` and
-`tl.benchmark`, and of an executable `inputs`, `run`, `profile`, `save` and `certificate`.
+`tl.benchmark`, and of an executable `inputs`, `run`, `profile`, `save`, `certificate` and `build_report`.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ def compile_job(
         "inputs": [_tensor(info) for info in inputs_of(exe)],
         "output": None if output is None else {"path": str(output), "bytes": _size(output)},
         "certificate": plain(exe.certificate) if verify else None,
+        "build_cpu_seconds": plain(exe.build_report),
         "seconds": report.seconds,
     }
 
@@ -95,7 +96,7 @@ def profile_job(
     feeds = make_feeds(inputs_of(exe), specs, seed)
     with report.step("profile", f"profiling {model.name}"):
         profile = exe.profile(feeds)
-    return {"model": str(model), "kernels": plain(profile.rows), "seconds": report.seconds}
+    return {"model": str(model), "total_ms": profile.total_ms, "kernels": plain(profile.rows), "seconds": report.seconds}
 
 
 def inspect_job(report: Reporter, model: Path, shapes: Shapes) -> dict[str, Any]:

@@ -21,6 +21,8 @@ from tensorlang.graph import ops as ops  # noqa: I001  after ir and registry, wh
 from tensorlang.graph.dims import canonical, product, shape_constraints, size_quotient
 from tensorlang.graph.ops.custom import register_operator
 from tensorlang.graph.reference import evaluate
+from tensorlang.ir.dtype import DType, dtype as as_dtype
+from tensorlang.ir.expr import Expr
 
 __all__ = [
     "COMPOUND",
@@ -29,6 +31,8 @@ __all__ = [
     "INJECTIVE",
     "OPAQUE",
     "REDUCTION",
+    "DType",
+    "Expr",
     "Graph",
     "GraphBuilder",
     "Kind",
@@ -36,6 +40,7 @@ __all__ = [
     "Op",
     "TensorType",
     "Value",
+    "as_dtype",
     "as_ints",
     "canonical",
     "constant",

@@ -25,10 +25,11 @@ from tensorlang.build import LoweredKernel, prepare
 from tensorlang.codegen.emit import HEADER
 from tensorlang.codegen.expr_printer import ExprPrinter
 from tensorlang.errors import InternalError, ModelError
+from tensorlang.graph.dims import shape_constraints
 from tensorlang.graph.ir import Graph, TensorType, Value
-from tensorlang.graph.kernel_key import kernel_key
 from tensorlang.graph.memory import ALIGNMENT, Request, plan_memory
 from tensorlang.graph.passes.group import Group
+from tensorlang.ir.equality import structural_hash
 from tensorlang.ir.expr import Expr, add, const, mul, wrap
 from tensorlang.ir.stmt import Block, PrimFunc, Store
 from tensorlang.ir.visitor import free_vars, substitute, walk, walk_stmt
@@ -176,7 +177,7 @@ class _Builder:
     def _shared_site(
         self, func: PrimFunc, name: str, inputs: Sequence[Value], outputs: Sequence[Value], label: str
     ) -> _Site:
-        key = kernel_key(func)
+        key = structural_hash(func)
         if key not in self.shared:
             unique = self._unique(name)
             self.kernels[unique] = self.lower(func, unique)
@@ -311,6 +312,9 @@ class _Builder:
             "dims": list(self.dims),
             "inputs": [_describe(v.name, v.type, names) for v in graph.inputs],
             "outputs": [_describe(n, v.type, names) for n, v in zip(output_names, graph.outputs, strict=True)],
+            "constraints": [
+                [to_size(a, names), to_size(b, names), node.name or node.op] for a, b, node in shape_constraints(graph)
+            ],
             "arena_bytes": to_size(arena, names),
             "weights_bytes": weights_bytes,
             "signatures": signatures,

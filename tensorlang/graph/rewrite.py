@@ -14,6 +14,7 @@ stay as they are belong to both graphs.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -42,10 +43,11 @@ class Rewriter:
         self._old = set(graph.nodes)
         self._new: dict[Value, Value] = {}
         self._names = {v.name for v in graph.values()} | {v.name for v in graph.constants()}
+        self._serials: dict[str, int] = {}
         self._uses: dict[Value, int] = {}
+        self._dead: set[Node] = set()
         for node in graph.nodes:
-            for value in node.inputs:
-                self._uses[value] = self._uses.get(value, 0) + 1
+            self._count(node, 1)
         for value in graph.outputs:
             self._uses[value] = self._uses.get(value, 0) + 1
 
@@ -55,7 +57,10 @@ class Rewriter:
         return self._new.get(old, old)
 
     def uses(self, value: Value) -> int:
-        """How many reads of `value` the new graph will have, as far as known: nodes not yet visited and graph outputs count."""
+        """How many reads of `value` the new graph will have, apart from the node that the rule looks at now.
+
+        Nodes not yet visited and graph outputs count.
+        """
         return self._uses.get(value, 0)
 
     # -- building --------------------------------------------------------------------------------------------------
@@ -83,19 +88,26 @@ class Rewriter:
         types = definition.infer(*(v.type for v in values), **node.attrs)
         contents = definition.data(*values, **node.attrs) or [None] * len(types)
         node.outputs = [Value(self.fresh(hint), t, node, data=d) for t, d in zip(types, contents, strict=True)]
-        for value in values:
-            self._uses[value] = self._uses.get(value, 0) + 1
+        self._count(node, 1)
         return self._place(node)
+
+    def adopt(self, node: Node) -> list[Value]:
+        """Append a node as it is, without asking the rule."""
+        self._count(node, 1)
+        self.nodes[node] = None
+        return node.outputs
 
     def constant(self, array: np.ndarray, hint: str = "const") -> Value:
         return constant(array, self.fresh(hint))
 
     def fresh(self, hint: str) -> str:
-        """A value name that neither graph uses."""
-        name, serial = hint, 0
-        while name in self._names:
-            serial += 1
-            name = f"{hint}_{serial}"
+        """A value name that neither graph uses: `hint`, or its stem with a number."""
+        name = hint
+        if name in self._names:
+            stem = re.sub(r"(_\d+)+$", "", hint)
+            while name in self._names:
+                self._serials[stem] = serial = self._serials.get(stem, 0) + 1
+                name = f"{stem}_{serial}"
         self._names.add(name)
         return name
 
@@ -125,8 +137,11 @@ class Rewriter:
             new.name = old.name
 
     def _place(self, node: Node) -> list[Value]:
+        """Append `node`, or what the rule gives in its place; while the rule looks at it, its own reads do not count."""
+        self._count(node, -1)
         result = self.rule(self, node) if self.rule is not None else None
         if result is None:
+            self._count(node, 1)
             self.nodes[node] = None
             return node.outputs
         values = [result] if isinstance(result, Value) else list(result)
@@ -139,14 +154,18 @@ class Rewriter:
         self._release(node)
         return values
 
+    def _count(self, node: Node, change: int) -> None:
+        for value in node.inputs:
+            self._uses[value] = self._uses.get(value, 0) + change
+
     def _release(self, node: Node) -> None:
-        """`node` will not be part of the new graph: its reads, and those of producers that nobody else reads, are gone."""
+        """`node` will not be part of the new graph: producers that nobody else reads take their own reads with them."""
         pending = [node]
         while pending:
-            dead = pending.pop()
-            for value in dead.inputs:
-                self._uses[value] = left = self._uses.get(value, 0) - 1
-                if left <= 0 and value.producer is not None:
+            for value in dict.fromkeys(pending.pop().inputs):
+                if not self._uses.get(value) and value.producer is not None and value.producer not in self._dead:
+                    self._dead.add(value.producer)
+                    self._count(value.producer, -1)
                     pending.append(value.producer)
 
     def finish(self) -> Graph:

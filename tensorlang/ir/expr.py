@@ -20,7 +20,7 @@ import struct
 import sys
 from collections.abc import Callable, Iterable
 from itertools import count
-from typing import Any
+from typing import Any, NoReturn
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -148,7 +148,7 @@ class Expr:
 ExprLike = Expr | int | float | bool | np.generic
 
 
-def fail(message: str) -> Any:
+def fail(message: str) -> NoReturn:
     """Raise `TypeCheckError` that begins with the user's file:line."""
     raise TypeCheckError(f"{user_location()}: {message}")
 
@@ -510,7 +510,9 @@ _REBUILD: dict[str, Callable[..., Expr]] = {
 
 LOGICAL = {"and": "all_of", "or": "any_of", "not": "not_"}
 _ATOM = 9
-_PRECEDENCE = {"eq": 2, "ne": 2, "lt": 2, "le": 2, "add": 3, "sub": 3, "mul": 4, "div": 4, "floordiv": 4, "floormod": 4, "neg": 5}
+_PRECEDENCE = {
+    "eq": 2, "ne": 2, "lt": 2, "le": 2, "add": 3, "sub": 3, "mul": 4, "div": 4, "floordiv": 4, "floormod": 4, "neg": 5,
+}  # fmt: skip
 
 
 def format_const(e: Expr) -> str:

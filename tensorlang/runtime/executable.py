@@ -4,6 +4,7 @@ The manifest (JSON-able):
 
     dims            names of the model's open dimensions, in the order in which `main` takes them
     inputs outputs  name, dtype (NumPy's name), shape (see `runtime.sizes`)
+    constraints     [size, size, node]: pairs that must be equal for the node to mean anything
     arena_bytes     memory that a run needs, a size
     signatures      declared parameter types of `main` and of every kernel
     steps           the calls that `main` makes: kernel, label, args, flops, bytes; an argument is (place, size), where
@@ -13,23 +14,28 @@ The manifest (JSON-able):
 from __future__ import annotations
 
 import ctypes
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 
 from tensorlang.errors import InputError
 from tensorlang.runtime import sizes
+from tensorlang.runtime.address import address_of
 from tensorlang.runtime.artifact import Artifact, aligned_bytes, write_artifact
 from tensorlang.runtime.context import context_address, install
 from tensorlang.runtime.loader import check_status, load_object
 from tensorlang.runtime.profile import Profile
 
 MAIN = "main"
+_NOTHING: tuple[np.ndarray, ...] = ()
+_BYTES = np.dtype(np.uint8)
+_EMPTY, _NDARRAY = np.empty, np.ndarray
 _REMEMBERED_SHAPES = 64  # how many combinations of open dimensions keep their plan
 
 
@@ -64,23 +70,22 @@ class Frame:
     def __init__(self, num_inputs: int, num_outputs: int, num_dims: int, weights: np.ndarray):
         self.weights = weights
         self.arena = aligned_bytes(0)
-        self.input_arrays: list[np.ndarray] = [self.arena] * num_inputs
-        self.output_arrays: list[np.ndarray] = [self.arena] * num_outputs
+        self.input_arrays: Sequence[np.ndarray] = _NOTHING
+        self.output_arrays: Sequence[np.ndarray] = _NOTHING
         self.inputs = (ctypes.c_int64 * max(1, num_inputs))()
         self.outputs = (ctypes.c_int64 * max(1, num_outputs))()
         self.dims = (ctypes.c_int64 * max(1, num_dims))()
         self.arguments = self._arguments()
 
-    def require(self, nbytes: int) -> None:
-        """Make the arena at least so large."""
-        if self.arena.nbytes < nbytes:
-            self.arena = aligned_bytes(nbytes)
-            self.arguments = self._arguments()
+    def grow(self, nbytes: int) -> None:
+        """A larger arena."""
+        self.arena = aligned_bytes(nbytes)
+        self.arguments = self._arguments()
 
     def _arguments(self) -> tuple[Any, ...]:
         """What `main` takes after the context; the addresses stay valid as long as the frame lives."""
         tables = (ctypes.c_void_p(ctypes.addressof(t)) for t in (self.inputs, self.outputs, self.dims))
-        return (self.arena.ctypes.data, self.weights.ctypes.data, *tables)
+        return (ctypes.c_int64(self.arena.ctypes.data), ctypes.c_int64(self.weights.ctypes.data), *tables)
 
 
 class NativeRunner:
@@ -127,10 +132,13 @@ class Executable:
         self._dims: list[str] = manifest["dims"]
         self._in = [_Tensor(entry) for entry in manifest["inputs"]]
         self._out = [_Tensor(entry) for entry in manifest["outputs"]]
+        self._constraints = manifest["constraints"]
         self._arena_bytes = manifest["arena_bytes"]
         self._static: _Plan | None = None if self._dims else self._plan_for({})
         self._plans: dict[tuple[int, ...], _Plan] = {}
         self._frames: list[Frame] = []
+        self._input_names = [t.name for t in self._in]
+        self._output_names = [t.name for t in self._out]
         self.name: str = manifest["model"]
         self.inputs = [t.info for t in self._in]
         self.outputs = [t.info for t in self._out]
@@ -161,50 +169,52 @@ class Executable:
             InputError: a name, dtype, rank or size does not fit; every wrong name is listed.
         """
         try:
-            arrays = [feeds[t.name] for t in self._in]
+            arrays = [feeds[name] for name in self._input_names]
         except KeyError:
-            arrays = []
-        if len(feeds) != len(self._in) or len(arrays) != len(self._in):
             self._refuse_names(feeds)
-        return dict(zip([t.name for t in self._out], self._run(arrays), strict=True))
+        if len(feeds) != len(arrays):
+            self._refuse_names(feeds)
+        return dict(zip(self._output_names, self._run(arrays), strict=True))
 
     def _run(self, given: Sequence[Any]) -> list[np.ndarray]:
         try:
             frame = self._frames.pop()
         except IndexError:
-            frame = Frame(len(self._in), len(self._out), len(self._dims), self._artifact.weights)
-        plan = self._enter(frame, given)
-        results = []
-        for k, (shape, dtype, count) in enumerate(plan.outputs):
-            array, frame.outputs[k] = _allocate(shape, dtype, count)
-            results.append(array)
-        frame.output_arrays = results
+            frame = self._new_frame()
+        results = self._enter(frame, given)
         self._runner.main(frame)
-        self._leave(frame)
+        frame.input_arrays = frame.output_arrays = _NOTHING  # do not keep the caller's memory alive
+        self._frames.append(frame)
         return results
 
-    def _enter(self, frame: Frame, given: Sequence[Any]) -> _Plan:
-        """Check the inputs and put their addresses into the frame."""
-        arrays = frame.input_arrays
+    def _new_frame(self) -> Frame:
+        return Frame(len(self._in), len(self._out), len(self._dims), self._artifact.weights)
+
+    def _enter(self, frame: Frame, given: Sequence[Any]) -> list[np.ndarray]:
+        """Check the inputs, make the outputs, and put all addresses into the frame."""
         plan = self._static
-        for k, tensor in enumerate(self._in):
-            array = given[k]
+        arrays, table = [], frame.inputs
+        for k, (array, tensor) in enumerate(zip(given, self._in, strict=True)):
             if type(array) is not np.ndarray or array.dtype is not tensor.dtype or not array.flags.c_contiguous:
                 array = self._as_array(tensor, array)
             if plan is not None and array.shape != tensor.dims:
                 self._refuse_shape(tensor, array.shape, {})
-            arrays[k] = array
-            frame.inputs[k] = array.__array_interface__["data"][0]
+            arrays.append(array)
+            table[k] = address_of(array)
         if plan is None:
             plan = self._bind(arrays)
             frame.dims[: len(plan.dims)] = plan.dims
-        frame.require(plan.arena_bytes)
-        return plan
-
-    def _leave(self, frame: Frame) -> None:
-        frame.input_arrays = [frame.arena] * len(self._in)  # do not keep the caller's memory alive
-        frame.output_arrays = []
-        self._frames.append(frame)
+        if frame.arena.nbytes < plan.arena_bytes:
+            frame.grow(plan.arena_bytes)
+        results, table = [], frame.outputs
+        for k, (shape, dtype, nbytes) in enumerate(plan.outputs):
+            raw = _EMPTY(nbytes, _BYTES)
+            address = address_of(raw)
+            start = -address % 64
+            table[k] = address + start
+            results.append(_NDARRAY(shape, dtype, raw, start))
+        frame.input_arrays, frame.output_arrays = arrays, results
+        return results
 
     def _as_array(self, tensor: _Tensor, value: Any) -> np.ndarray:
         if not isinstance(value, np.ndarray):
@@ -245,13 +255,20 @@ class Executable:
         return plan
 
     def _plan_for(self, values: Mapping[str, int]) -> _Plan:
+        for a, b, node in self._constraints:
+            if (left := sizes.evaluate(a, values)) != (right := sizes.evaluate(b, values)):
+                raise InputError(
+                    f"{self.name} does not work for {_assignments(values)}: at node {node!r} "
+                    f"{sizes.describe(a)} = {left} and {sizes.describe(b)} = {right} must be equal"
+                )
         outputs = []
         for tensor in self._out:
             shape = tuple(sizes.evaluate(d, values) for d in tensor.dims)
             if any(d < 0 for d in shape):
-                given = ", ".join(f"{name}={value}" for name, value in values.items())
+                given = _assignments(values)
                 raise InputError(f"{self.name}: with {given}, output {tensor.info} would have shape {shape}")
-            outputs.append((shape, tensor.dtype, int(np.prod(shape, dtype=np.int64))))
+            nbytes = math.prod(shape) * tensor.dtype.itemsize
+            outputs.append((shape, tensor.dtype, nbytes + 64))
         arena = sizes.evaluate(self._arena_bytes, values)
         return _Plan(tuple(values[name] for name in self._dims), tuple(outputs), arena)
 
@@ -259,15 +276,15 @@ class Executable:
     def _declared(self) -> str:
         return ", ".join(map(str, self.inputs)) or "none"
 
-    def _refuse_names(self, feeds: Mapping[str, Any]) -> None:
-        known = {t.name for t in self._in}
+    def _refuse_names(self, feeds: Mapping[str, Any]) -> NoReturn:
+        known = set(self._input_names)
         missing, unknown = [n for n in known if n not in feeds], [n for n in feeds if n not in known]
         problems = [f"input {n!r} is missing" for n in sorted(missing)] + [f"no input is called {n!r}" for n in unknown]
         raise InputError(f"{self.name}: {'; '.join(problems)}. The model's inputs: {self._declared()}")
 
-    def _refuse_shape(self, tensor: _Tensor, shape: tuple[int, ...], values: Mapping[str, int]) -> None:
-        known = ", ".join(f"{name} = {value}" for name, value in values.items())
-        raise InputError(f"input {tensor.info} got shape {shape}" + (f", where {known}" if known else ""))
+    def _refuse_shape(self, tensor: _Tensor, shape: tuple[int, ...], values: Mapping[str, int]) -> NoReturn:
+        known = f", where {_assignments(values)}" if values else ""
+        raise InputError(f"input {tensor.info} got shape {shape}{known}")
 
     # -- inspection ------------------------------------------------------------------------------------------------
     @property
@@ -282,13 +299,9 @@ class Executable:
             InputError: as for `run`.
         """
         self.run(feeds)
-        frame = Frame(len(self._in), len(self._out), len(self._dims), self._artifact.weights)
-        plan = self._enter(frame, [feeds[t.name] for t in self._in])
-        frame.output_arrays = []
-        for k, output in enumerate(plan.outputs):
-            array, frame.outputs[k] = _allocate(*output)
-            frame.output_arrays.append(array)
-        dims = dict(zip(self._dims, plan.dims, strict=True))
+        frame = self._new_frame()
+        self._enter(frame, [feeds[t.name] for t in self._in])
+        dims = dict(zip(self._dims, frame.dims, strict=False))
         steps = self._artifact.manifest["steps"]
         calls = []
         for step in steps:
@@ -331,8 +344,12 @@ class _Plan:
     """What one combination of the open dimensions' values means."""
 
     dims: tuple[int, ...]
-    outputs: tuple[tuple[tuple[int, ...], np.dtype, int], ...]  # shape, dtype, number of elements
+    outputs: tuple[tuple[tuple[int, ...], np.dtype, int], ...]  # shape, dtype, bytes with room for alignment
     arena_bytes: int
+
+
+def _assignments(values: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} = {value}" for name, value in values.items())
 
 
 def numpy_dtype(name: str) -> np.dtype:
@@ -343,14 +360,6 @@ def numpy_dtype(name: str) -> np.dtype:
         import ml_dtypes  # a third party, only for models that use such types
 
         return np.dtype(getattr(ml_dtypes, name))
-
-
-def _allocate(shape: tuple[int, ...], dtype: np.dtype, count: int) -> tuple[np.ndarray, int]:
-    """An uninitialised array at a multiple of 64 bytes, and its address."""
-    raw = np.empty(count * dtype.itemsize + 64, np.uint8)
-    address = raw.__array_interface__["data"][0]
-    start = -address % 64
-    return np.ndarray(shape, dtype, raw, start), address + start
 
 
 def _row(step: Mapping[str, Any], seconds: float, total: float, dims: Mapping[str, int]) -> dict[str, Any]:

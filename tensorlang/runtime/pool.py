@@ -50,7 +50,7 @@ class ThreadPool:
     def __init__(self, code: bytes, num_threads: int):
         self.native: Library = load_object(code, SIGNATURES)
         _keep_forever(self.native)  # a worker may still run its code when the interpreter takes objects down
-        self._memory = mmap.mmap(-1, _WORDS * 8)  # private to this process tree, wiped in children
+        self._memory = mmap.mmap(-1, _WORDS * 8, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         if hasattr(self._memory, "madvise"):
             with contextlib.suppress(OSError, ValueError):
                 self._memory.madvise(_MADV_WIPEONFORK)

@@ -78,6 +78,8 @@ def _confirmed(
         )
     except KeyError:
         return Unknown(f"it depends on data: {terms}")
+    except ZeroDivisionError:
+        return Unknown(f"a divisor may be 0: {terms}")
     return values if holds else Unknown(f"{terms} is not affine")
 
 
@@ -234,6 +236,8 @@ class _Question:
                 parts.append(f"{low} <= {name}")
             if high is not None:
                 parts.append(f"{name} <= {high}")
+            if t.op in ("floordiv", "floormod") and is_index(t):
+                parts.append(f"{self.integer(t.args[1])} != 0")
             if t.op == "floormod" and (self.ranges.lower(polynomial(t.args[1])) or 0) >= 1:
                 parts.append(f"0 <= {name} < {self.integer(t.args[1])}")
             for other in done:

@@ -189,10 +189,10 @@ class Ranges:
     def _bounds_of(self, t: Expr, above: bool) -> list[tuple[Poly, int]]:
         """Polynomials b and integers d > 0 with t <= b/d (`above`), or t >= b/d."""
         op = t.op
-        if op == "var":
-            if above:
-                return [(self.high[t], 1)] if t in self.high else []
-            return [(integer(self.low[t]), 1)] if t in self.low else []
+        if op == "var" and above and t in self.high:
+            return [(self.high[t], 1)]
+        if op == "var" and not above and t in self.low:
+            return [(integer(self.low[t]), 1)]
         if not t.dtype.is_int:
             return []
         if op == "floordiv":

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, overload
 
+from tensorlang.build import Kernel, build
 from tensorlang.errors import TypeCheckError
 from tensorlang.ir.expr import ExprLike, fail
 from tensorlang.ir.stmt import PrimFunc
 from tensorlang.schedule import Schedule
-from tensorlang.te._pending import Kernel, build
 from tensorlang.te.operator import Operator, ScheduleFunction, Shapes, caller_locals
 from tensorlang.te.primfunc import create_prim_func, placeholders_of
 from tensorlang.te.tensor import DTypeLike, Op, Tensor, compute_stage

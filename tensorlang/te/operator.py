@@ -14,11 +14,11 @@ from typing import Any, cast
 
 import numpy as np
 
+from tensorlang.build import Kernel, build
 from tensorlang.errors import InputError, TypeCheckError
 from tensorlang.ir.expr import Expr, fail, user_location, var
 from tensorlang.ir.stmt import PrimFunc
 from tensorlang.schedule import Schedule
-from tensorlang.te._pending import Kernel, build
 from tensorlang.te.annotations import ANONYMOUS, TensorKind, TensorType
 from tensorlang.te.primfunc import create_prim_func
 from tensorlang.te.tensor import Shape, Tensor, normalise_dim, placeholder

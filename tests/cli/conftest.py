@@ -14,6 +14,8 @@ from typer.testing import CliRunner, Result
 
 from tensorlang.cli import app, jobs
 
+CERTIFICATE = {"oracle": "fake 1.0", "max_error": 1e-7, "bound": "1e-4", "seeds": (0, 1), "sizes": [{"batch": 2}, {}]}
+
 
 @dataclass
 class FakeExecutable:
@@ -21,7 +23,9 @@ class FakeExecutable:
 
     shapes: dict | None
     saved: list[str] = field(default_factory=list)
-    certificate: Any = field(default_factory=lambda: {"oracle": "fake", "max_error": 1e-7, "seeds": (0, 1)})
+    certificate: Any = field(default_factory=lambda: dict(CERTIFICATE))
+
+    build_report = {"import": 0.25, "kernels": 1.5}
 
     @property
     def inputs(self):
@@ -39,7 +43,7 @@ class FakeExecutable:
 
     def profile(self, feeds):
         rows = [{"kernel": "relu", "ms": 1.5, "gflops": 3.0}, {"kernel": "gemm[0]", "ms": 2.5, "gflops": float("nan")}]
-        return SimpleNamespace(rows=rows)
+        return SimpleNamespace(rows=rows, total_ms=4.0)
 
 
 @dataclass

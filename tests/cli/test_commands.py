@@ -9,7 +9,7 @@ import pytest
 
 import tensorlang as tl
 from tensorlang.errors import ModelError, UnsupportedOpError
-from tests.cli.conftest import invoke, invoke_json
+from tests.cli.conftest import CERTIFICATE, invoke, invoke_json
 
 
 def test_version():
@@ -43,8 +43,9 @@ def test_wrong_usage_exits_2_and_leaves_stdout_empty(args, model, compiler):
 def test_compile_verifies_by_default_and_passes_shapes_on(model, compiler):
     done = invoke_json("compile", model, "--shapes", "batch=2,x=2x3")
     assert compiler.calls == [("compile", str(model), "cpu", {"batch": 2, "x": (2, 3)}, True)]
-    assert done["certificate"] == {"oracle": "fake", "max_error": 1e-7, "seeds": [0, 1]}
+    assert done["certificate"] == {**CERTIFICATE, "seeds": [0, 1]}
     assert done["inputs"][0] == {"name": "x", "dtype": "float32", "shape": [2, 3]}
+    assert done["build_cpu_seconds"] == {"import": 0.25, "kernels": 1.5}
     assert done["output"] is None and done["seconds"]["compile"] >= 0
 
 
@@ -63,7 +64,7 @@ def test_compile_saves(model, compiler, tmp_path):
 
 def test_compile_prints_one_line_for_the_certificate(model, compiler):
     (line,) = [line for line in invoke("compile", model).stdout.splitlines() if line.startswith("verified")]
-    assert "oracle fake" in line and "max_error 1e-07" in line
+    assert line == "verified against fake 1.0: largest error 1.0e-07, bound 1e-4, seeds 0 1, sizes batch=2"
 
 
 def test_a_failing_job_exits_1_with_the_message_and_no_traceback(model, compiler):
@@ -148,9 +149,11 @@ def test_bench_of_a_saved_model_has_no_rival(compiler, tmp_path):
 
 
 def test_profile_lists_kernels(model, compiler):
-    kernels = invoke_json("profile", model, "--shapes", "batch=1")["kernels"]
-    assert kernels == [
+    done = invoke_json("profile", model, "--shapes", "batch=1")
+    assert done["total_ms"] == 4.0
+    assert done["kernels"] == [
         {"kernel": "relu", "ms": 1.5, "gflops": 3.0},
         {"kernel": "gemm[0]", "ms": 2.5, "gflops": None},  # NaN has no place in JSON
     ]
-    assert "gemm[0]" in invoke("profile", model, "--shapes", "batch=1").stdout
+    text = invoke("profile", model, "--shapes", "batch=1").stdout
+    assert "gemm[0]" in text and "2 kernel calls, 4.000 ms" in text

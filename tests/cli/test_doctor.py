@@ -47,7 +47,7 @@ def test_names_the_oracle(monkeypatch):
     installed = doctor._version
     monkeypatch.setattr(doctor, "_version", lambda name: None if name == "onnxruntime" else installed(name))
     assert invoke_json("doctor")["oracle"] == {"onnxruntime": None}  # an extra: doctor still passes
-    assert "checked by the interpreter" in invoke("doctor").stdout
+    assert "none; to check models: pip install 'tensorlang[test]'" in invoke("doctor").stdout
 
 
 def test_missing_extra_comes_with_the_line_that_adds_it(monkeypatch):

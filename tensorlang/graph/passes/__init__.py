@@ -22,6 +22,7 @@ from tensorlang.graph.passes.fold_constants import fold_constants
 from tensorlang.graph.passes.fuse import fuse
 from tensorlang.graph.passes.group import Group
 from tensorlang.graph.passes.layout import layout
+from tensorlang.graph.passes.patches import patches
 from tensorlang.graph.passes.recognise import recognise
 from tensorlang.graph.passes.simplify import simplify
 
@@ -33,6 +34,7 @@ PIPELINE: tuple[Pass, ...] = (
     cse,  # before recognise, whose patterns want one node for one value
     recognise,  # before fold_affine, which would take such compositions apart
     fold_affine,  # while convolutions are channels-second, as models have them
+    patches,  # before layout, which carries its transpositions to where they cost least
     layout,
     flatten,  # after layout: a pointwise convolution is a product only if channels are last
     cse,  # layouts and views of one value made for several readers
@@ -81,5 +83,5 @@ def _dump(folder: Path | None, graph: Graph, position: int, name: str) -> None:
 
 __all__ = [
     "PIPELINE", "Context", "Group", "Note", "Options", "Pass", "cse", "dce", "flatten", "fold_affine", "fold_constants", "fuse",
-    "graph_report", "layout", "optimize", "recognise", "run_pass", "simplify",
+    "graph_report", "layout", "optimize", "patches", "recognise", "run_pass", "simplify",
 ]  # fmt: skip

@@ -52,9 +52,8 @@ def cse(graph: Graph, context: Context | None = None) -> Graph:
             return None
         merged = Node(node.op, list(inputs), node.attrs, name=node.name)
         merged.outputs = [Value(v.name, v.type, merged, data=v.data) for v in node.outputs]
-        rw.nodes[merged] = None
-        known[key] = merged.outputs
-        return merged.outputs
+        known[key] = rw.adopt(merged)
+        return known[key]
 
     return rewrite(graph, rule)
 

@@ -45,7 +45,7 @@ class _Rows:
 
     def run(self) -> Graph:
         for node in self.graph.nodes:
-            if not (self._product(node) or self._elementwise(node) or self._row_wise(node)):
+            if not (self._product(node) or self._view(node) or self._elementwise(node) or self._row_wise(node)):
                 for value in node.inputs:
                     self.own(value)
                 for old, new in zip(node.outputs, self.rw.copy(node), strict=True):
@@ -77,6 +77,19 @@ class _Rows:
             new = self.rw.add("add", [new, node.inputs[2]], {}, node)
         self.rows[node.output] = new
         self.context.note(subject_of(node), "is a product of two matrices")
+        return True
+
+    def _view(self, node: Node) -> bool:
+        """A reshape that splits the rows of a matrix, or of what is held as rows: the result is held as the same rows."""
+        if node.op != "reshape" or node.output.type.ndim < 3:
+            return False
+        x = node.inputs[0]
+        rows = self.rows.get(x, self.rw[x] if x.type.ndim == 2 and not x.is_constant else None)
+        if rows is None or rows.producer is None or rows.shape[1] is not node.output.shape[-1]:
+            return False
+        if product(node.output.shape[:-1]) is not rows.shape[0]:
+            return False
+        self.rows[node.output] = rows
         return True
 
     def _elementwise(self, node: Node) -> bool:

@@ -93,13 +93,13 @@ def _distribute(rw: Rewriter, node: Node, context: Context) -> Value | None:
         return None
     for total, constant in (node.inputs, node.inputs[::-1]):
         inner = total.producer
-        if not constant.is_constant or inner is None or inner.op != "add" or rw.uses(total) != 1:
+        if not constant.is_constant or inner is None or inner.op != "add" or rw.uses(total) != 0:
             continue
         for product, offset in (inner.inputs, inner.inputs[::-1]):
             anchor = product.producer
             if not offset.is_constant or not _is_anchor(anchor, ("matmul",)) or rw.uses(product) != 1:
                 continue
-            if not same_shape(product.type, node.output.type) or _per_channel(constant, anchor, node.output) is None:
+            if not same_shape(product.type, node.output.type) or _per_channel(constant.constant, anchor, node.output) is None:
                 continue
             moved = (offset.constant.astype(np.float64) * constant.constant).astype(offset.constant.dtype)
             scaled = rw.add("mul", [product, constant], {}, inner)
@@ -146,7 +146,7 @@ def _foldable(rw: Rewriter, node: Node, ops: tuple[str, str]) -> tuple[Node, np.
         return None
     commutes = node.op == ops[0]
     for a, b in (node.inputs, node.inputs[::-1]) if commutes else (node.inputs,):
-        if b.is_constant and _is_anchor(a.producer, (*CONVOLUTIONS, "matmul")) and rw.uses(a) == 1:
+        if b.is_constant and _is_anchor(a.producer, (*CONVOLUTIONS, "matmul")) and rw.uses(a) == 0:
             return a.producer, b.constant
     return None
 

@@ -194,7 +194,7 @@ class _Fusion:
             return f"{self.readers(value)} readers"
         if kind is OPAQUE or node.op in WINDOWS:
             return f"{node.op} reads its input through a window"
-        if kind is CONTRACTION and (node.op != "matmul" or not _only(producer, {"transpose"})):
+        if kind is CONTRACTION and (node.op != "matmul" or not _only(producer, {"transpose", "slice"})):
             return "a product reads its operands many times"
         if kind in (REDUCTION, COMPOUND):
             if not all(_keeps_last(n) for n in producer.nodes):

@@ -99,12 +99,12 @@ class Group:
 
 
 def _placeholder(value: Value, taken: set[str]) -> te.Tensor:
-    base = "".join(c if c.isalnum() or c == "_" else "_" for c in value.name) or "v"
-    base = base if not base[0].isdigit() else f"v{base}"
+    """Named by role, `x`, `x1`, ... and `w`, `w1`, ... for constants: groups that differ only in names give equal kernels."""
+    base = "w" if value.is_constant else "x"
     name, serial = base, 0
     while name in taken:
         serial += 1
-        name = f"{base}_{serial}"
+        name = f"{base}{serial}"
     taken.add(name)
     dims = tuple(d.value if d.op == "const" else d for d in value.shape)
     return te.placeholder(dims, value.dtype, name=name)

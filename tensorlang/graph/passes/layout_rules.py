@@ -12,17 +12,15 @@ An operator without a rule here, and every case where the rule answers None, wor
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tensorlang.graph.ir import Node
 from tensorlang.graph.ops.common import plain
-from tensorlang.graph.passes.shape_ops import Perm
+from tensorlang.graph.passes.shape_ops import Perm, factor
 from tensorlang.graph.registry import ELEMENTWISE, get
 from tensorlang.graph.rewrite import is_one
-from tensorlang.ir.expr import Expr
 
 
 @dataclass(frozen=True)
@@ -194,81 +192,6 @@ def _rank_of_group(groups: list[tuple[list[int], list[int]]], g: int, place: dic
         if groups[later][0]:
             return place[groups[later][0][-1]], g
     return float("inf"), g
-
-
-def factor(old: Sequence[Expr], new: Sequence[Expr]) -> list[tuple[list[int], list[int]]] | None:
-    """The finest split of a reshape into independent ones: pairs of (input dims, output dims) with equal products.
-
-    `[8, 6, 5] -> [8, 2, 15]` gives `[([0], [0]), ([1, 2], [1, 2])]`. Dimensions of size one stand alone, with nothing on the
-    other side. None if products of symbolic dimensions cannot be compared.
-    """
-    groups: list[tuple[list[int], list[int]]] = []
-    i = j = 0
-    while i < len(old) or j < len(new):
-        if i < len(old) and j < len(new) and old[i] is new[j]:
-            groups.append(([i], [j]))
-            i, j = i + 1, j + 1
-            continue
-        if j < len(new) and is_one(new[j]):
-            groups.append(([], [j]))
-            j += 1
-            continue
-        if i < len(old) and is_one(old[i]):
-            groups.append(([i], []))
-            i += 1
-            continue
-        if i >= len(old) or j >= len(new):
-            return None
-        left, right = [i], [j]
-        a, b = _monomial(old[i]), _monomial(new[j])
-        i, j = i + 1, j + 1
-        while a != b:
-            if i < len(old) and (_divides(a, b) or j >= len(new)):
-                left.append(i)
-                a = _times(a, _monomial(old[i]))
-                i += 1
-            elif j < len(new) and _divides(b, a):
-                right.append(j)
-                b = _times(b, _monomial(new[j]))
-                j += 1
-            elif i < len(old) and a[0] <= b[0]:
-                left.append(i)
-                a = _times(a, _monomial(old[i]))
-                i += 1
-            elif j < len(new):
-                right.append(j)
-                b = _times(b, _monomial(new[j]))
-                j += 1
-            else:
-                return None
-        groups.append((left, right))
-    return groups
-
-
-_Monomial = tuple[int, Counter]
-
-
-def _monomial(e: Expr) -> _Monomial:
-    """A product as (number, atoms)."""
-    number, atoms, pending = 1, Counter(), [e]
-    while pending:
-        x = pending.pop()
-        if x.op == "mul":
-            pending += x.args
-        elif x.op == "const":
-            number *= x.value
-        else:
-            atoms[x] += 1
-    return number, atoms
-
-
-def _times(a: _Monomial, b: _Monomial) -> _Monomial:
-    return a[0] * b[0], a[1] + b[1]
-
-
-def _divides(a: _Monomial, b: _Monomial) -> bool:
-    """Whether `a` is a proper divisor of `b`."""
-    return a != b and a[0] != 0 and b[0] % a[0] == 0 and a[1] <= b[1]
 
 
 def _permuted(items: Sequence[Any], perm: Perm) -> tuple[Any, ...]:

@@ -112,7 +112,7 @@ def _layer_norm_scale(rw: Rewriter, node: Node, found: Bindings) -> Value | None
     """layer_norm(x, 1) * g -> layer_norm(x, g)"""
     norm = found["norm"].producer
     scale = _along_last(rw, found["g"], node.output)
-    if norm is None or scale is None or scalar(norm.inputs[1]) != 1 or len(norm.inputs) != 2 or rw.uses(norm.output) != 1:
+    if norm is None or scale is None or scalar(norm.inputs[1]) != 1 or len(norm.inputs) != 2 or rw.uses(norm.output) != 0:
         return None
     return rw.add("layer_norm", [norm.inputs[0], scale], norm.attrs, node)
 
@@ -121,7 +121,7 @@ def _layer_norm_bias(rw: Rewriter, node: Node, found: Bindings) -> Value | None:
     """layer_norm(x, g) + b -> layer_norm(x, g, b)"""
     norm = found["norm"].producer
     bias = _along_last(rw, found["b"], node.output)
-    if norm is None or bias is None or len(norm.inputs) != 2 or rw.uses(norm.output) != 1:
+    if norm is None or bias is None or len(norm.inputs) != 2 or rw.uses(norm.output) != 0:
         return None
     return rw.add("layer_norm", [*norm.inputs, bias], norm.attrs, node)
 

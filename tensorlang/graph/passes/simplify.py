@@ -18,12 +18,12 @@ from collections.abc import Callable
 import numpy as np
 
 from tensorlang.graph.ir import Graph, Node, TensorType, Value
-from tensorlang.graph.ops.common import canonical, plain
+from tensorlang.graph.ops.common import canonical, plain, product
 from tensorlang.graph.passes.context import Context
 from tensorlang.graph.passes.fold_constants import fold
-from tensorlang.graph.passes.shape_ops import compose, moves_no_data, reshape, transpose
+from tensorlang.graph.passes.shape_ops import compose, factor, moves_no_data, reshape, transpose
 from tensorlang.graph.rewrite import Rewriter, is_one, producer, rewrite, same_shape, scalar
-from tensorlang.ir.expr import wrap
+from tensorlang.ir.expr import ExprLike, wrap
 
 RuleFunction = Callable[[Rewriter, Node], Value | None]
 _RULES: dict[str, list[RuleFunction]] = {}
@@ -73,6 +73,36 @@ def _reshape(rw: Rewriter, node: Node) -> Value | None:
     return reshape(rw, x, node.output.shape, node) if producer(x, "reshape") else None
 
 
+@rule("reshape")
+def _reshape_of_slice(rw: Rewriter, node: Node) -> Value | None:
+    """reshape(slice(x)) -> slice(reshape(x)) where the cut falls between whole inner dimensions of the new shape.
+
+    Packed query, key and value are so cut out of heads: the slice, pure index arithmetic, can join whoever reads it.
+    """
+    inner = producer(node.inputs[0], "slice")
+    if inner is None or any(step != 1 for step in inner.attrs["steps"]):
+        return None
+    x, cut, target = inner.inputs[0], inner.output.shape, node.output.shape
+    groups = factor(cut, target)
+    if groups is None:
+        return None
+    starts: list[ExprLike] = [0] * len(target)
+    whole = list(target)
+    for left, right in groups:
+        sliced = [a for a in left if cut[a] is not x.shape[a]]
+        if not sliced:
+            continue
+        if len(left) != 1 or not right or x.shape[sliced[0]].op != "const":
+            return None
+        start, rest = wrap(inner.attrs["starts"][sliced[0]]), product(target[b] for b in right[1:])
+        size = x.shape[sliced[0]].value
+        if start.op != "const" or rest.op != "const" or start.value % rest.value or size % rest.value:
+            return None
+        starts[right[0]], whole[right[0]] = start.value // rest.value, wrap(size // rest.value)
+    viewed = reshape(rw, x, whole, node)
+    return rw.add("slice", [viewed], {"starts": tuple(starts), "shape": plain(target), "steps": (1,) * len(target)}, node)
+
+
 @rule("transpose")
 def _transpose(rw: Rewriter, node: Node) -> Value | None:
     x, perm = node.inputs[0], tuple(node.attrs["perm"])
@@ -109,7 +139,7 @@ def _concat_of_concat(rw: Rewriter, node: Node) -> Value | None:
     axis, flat = node.attrs["axis"], []
     for x in node.inputs:
         inner = producer(x, "concat")
-        nested = inner is not None and inner.attrs["axis"] == axis and rw.uses(x) == 1
+        nested = inner is not None and inner.attrs["axis"] == axis and rw.uses(x) == 0
         flat += inner.inputs if nested else [x]
     return rw.add("concat", flat, {"axis": axis}, node) if len(flat) > len(node.inputs) else None
 

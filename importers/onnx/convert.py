@@ -1,0 +1,241 @@
+"""From a sound ONNX model to a graph: inputs with symbolic dimensions, then one rule per node."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+
+from tensorlang.errors import InputError, ModelError, UnsupportedOpError
+from tensorlang.graph import Expr, Graph, TensorType, Value, canonical, constant, dim, live_nodes
+
+from .node import Emitter, OnnxNode, Unsupported, element_type, node_label, to_array
+from .reader import all_nodes, opset_versions
+from .registry import canonical_domain, domains, find_rule
+
+Shapes = Mapping[str, Any]
+
+
+def convert(model: onnx.ModelProto, shapes: Shapes | None = None) -> Graph:
+    """The graph of a model.
+
+    Args:
+        shapes: sizes by dimension name, or whole shapes by input name (None, a string or -1 leaves a dimension as it is).
+
+    Raises:
+        ModelError: the model is not sound.
+        UnsupportedOpError: it uses operators, or forms of them, that there are no rules for; all are listed.
+        InputError: `shapes` names what the model does not have, or contradicts it.
+    """
+    versions = opset_versions(model)
+    _refuse_unknown_operators(model, versions)
+    return _Converter(model, versions).run(shapes or {})
+
+
+def _refuse_unknown_operators(model: onnx.ModelProto, versions: Mapping[str, int]) -> None:
+    unknown = []
+    for node in all_nodes(model.graph.node):
+        domain = canonical_domain(node.domain)
+        version = versions.get(domain, 1)
+        if find_rule(domain, node.op_type, version) is None:
+            unknown.append((_operator_name(node), node_label(node), _hint(domain, node.op_type, version)))
+    if unknown:
+        raise UnsupportedOpError(unknown)
+
+
+def _operator_name(node: onnx.NodeProto) -> str:
+    domain = canonical_domain(node.domain)
+    return f"{domain}::{node.op_type}" if domain else node.op_type
+
+
+def _hint(domain: str, name: str, version: int) -> str:
+    if domain not in domains() and domain != "":
+        return f"unknown domain {domain!r}; register it with tensorlang.register_onnx_op"
+    if domain == "" and not onnx.defs.has(name):
+        return "no such operator in ONNX"
+    return f"not in opset {version}" if find_rule(domain, name, 1 << 30) else ""
+
+
+class _Converter:
+    def __init__(self, model: onnx.ModelProto, versions: Mapping[str, int]):
+        self.model = model
+        self.versions = versions
+        self.emitter = Emitter()
+        self.dims: dict[str, Expr] = {}
+        self.unsupported: list[tuple[str, str, str]] = []
+        self.scope: dict[str, Value | None] = {}  # None: the output of a node that could not be imported
+
+    def run(self, shapes: Shapes) -> Graph:
+        proto = self.model.graph
+        self._read_initializers(proto)
+        formal = [v for v in proto.input if v.name not in self.scope]
+        inputs = _Inputs(formal, shapes, self).values()
+        self.scope.update((v.name, v) for v in inputs)
+        self._import_nodes(proto.node)
+        outputs = [self._output(v.name) for v in proto.output]
+        if self.unsupported:
+            raise UnsupportedOpError(self.unsupported)
+        values = [v for v in outputs if v is not None]
+        nodes = live_nodes(self.emitter.builder.nodes, values)
+        return Graph(inputs, nodes, values, proto.name or "main", self.dims, [v.name for v in proto.output])
+
+    # -- scopes ----------------------------------------------------------------------------------------------------
+    def _read_initializers(self, proto: onnx.GraphProto) -> None:
+        for tensor in proto.initializer:
+            try:
+                array = to_array(tensor, f"initializer {tensor.name!r}")
+            except Unsupported as error:
+                self.unsupported.append(("initializer", tensor.name, str(error)))
+                self.scope[tensor.name] = None
+                continue
+            self.scope[tensor.name] = constant(array, self.emitter.builder.unique(tensor.name))
+        for sparse in proto.sparse_initializer:
+            self.unsupported.append(("sparse initializer", sparse.values.name, ""))
+            self.scope[sparse.values.name] = None
+
+    def _lookup(self, name: str, node: onnx.NodeProto) -> Value | None:
+        if name not in self.scope:
+            raise ModelError(
+                f"node {node_label(node)!r} ({node.op_type}) reads {name!r}, which no input, initializer or earlier node makes"
+            )
+        return self.scope[name]
+
+    def _output(self, name: str) -> Value | None:
+        if name not in self.scope:
+            raise ModelError(f"output {name!r} of the model is made by no node")
+        return self.scope[name]
+
+    # -- nodes -----------------------------------------------------------------------------------------------------
+    def _import_nodes(self, nodes: Sequence[onnx.NodeProto]) -> None:
+        for proto in nodes:
+            made = self._import_node(proto)
+            for position, name in enumerate(proto.output):
+                if not name:
+                    continue
+                if name in self.scope:
+                    raise ModelError(f"{name!r} is made twice: again by node {node_label(proto)!r} ({proto.op_type})")
+                self.scope[name] = None if made is None else made[position] if position < len(made) else None
+
+    def _import_node(self, proto: onnx.NodeProto) -> tuple[Value, ...] | None:
+        inputs = [self._lookup(name, proto) if name else None for name in proto.input]
+        if any(v is None for v, name in zip(inputs, proto.input, strict=True) if name):
+            return None  # it reads what could not be imported
+        domain = canonical_domain(proto.domain)
+        version = self.versions.get(domain, 1)
+        rule = find_rule(domain, proto.op_type, version)
+        if rule is None:  # cannot happen after the scan
+            raise ModelError(f"no rule for {_operator_name(proto)}")
+        node = OnnxNode(proto, version, inputs, self.emitter, self._subgraph)
+        try:
+            result = rule(node)
+        except Unsupported as error:
+            self.unsupported.append((_operator_name(proto), node.label, str(error)))
+            return None
+        return result if isinstance(result, tuple) else (result,)
+
+    def _subgraph(self, proto: onnx.GraphProto, inputs: Sequence[Value]) -> list[Value]:
+        """Import the nodes of a subgraph right here; names of the outer graph are visible in it."""
+        outer = dict(self.scope)
+        self._read_initializers(proto)
+        if len(inputs) != len(proto.input):
+            raise ModelError(f"subgraph {proto.name!r} takes {len(proto.input)} input(s), given {len(inputs)}")
+        self.scope.update((formal.name, v) for formal, v in zip(proto.input, inputs, strict=True))
+        for node in proto.node:
+            for name in node.output:
+                self.scope.pop(name, None)  # shadows the outer one
+        before = len(self.unsupported)
+        self._import_nodes(proto.node)
+        outputs = [self._output(v.name) for v in proto.output]
+        self.scope = outer
+        if any(v is None for v in outputs):
+            raise Unsupported("see the nodes above" if len(self.unsupported) > before else "its body reads unsupported values")
+        return [v for v in outputs if v is not None]
+
+
+class _Inputs:
+    """The model's inputs with their dimensions: fixed by the model, fixed by `shapes`, or symbolic."""
+
+    def __init__(self, formal: Sequence[onnx.ValueInfoProto], shapes: Shapes, converter: _Converter):
+        self.formal = formal
+        self.converter = converter
+        self.declared = {v.name: self._declared(v) for v in formal}
+        self.sizes: dict[str, int] = {}
+        self._check_names(shapes)
+        for name, given in shapes.items():
+            if name in self.declared:
+                self._bind_input(name, given)
+            else:
+                self._bind_dim(name, given, f"shapes[{name!r}]")
+
+    def _declared(self, info: onnx.ValueInfoProto) -> list[int | str]:
+        """Dimensions as sizes or names; those without a name get one of their own."""
+        if not info.type.HasField("tensor_type"):
+            kind = info.type.WhichOneof("value") or "unknown"
+            raise UnsupportedOpError([("input", info.name, f"its type is {kind}, not a tensor")])
+        tensor = info.type.tensor_type
+        if not tensor.HasField("shape"):
+            raise UnsupportedOpError([("input", info.name, "its number of dimensions is not known")])
+        dims: list[int | str] = []
+        for axis, d in enumerate(tensor.shape.dim):
+            if d.HasField("dim_value") and d.dim_value > 0:
+                dims.append(d.dim_value)
+            else:
+                dims.append(d.dim_param or f"{info.name}_dim_{axis}")
+        return dims
+
+    def _dim_names(self) -> list[str]:
+        return list(dict.fromkeys(d for dims in self.declared.values() for d in dims if isinstance(d, str)))
+
+    def _check_names(self, shapes: Shapes) -> None:
+        names = self._dim_names()
+        if unknown := [n for n in shapes if n not in self.declared and n not in names]:
+            raise InputError(
+                f"shapes names {', '.join(map(repr, unknown))}, which the model does not have; its open dimensions: "
+                f"{', '.join(map(repr, names)) or 'none'}; its inputs: {', '.join(map(repr, self.declared)) or 'none'}"
+            )
+
+    def _bind_input(self, name: str, given: Any) -> None:
+        dims = self.declared[name]
+        if not isinstance(given, Sequence) or isinstance(given, str) or len(given) != len(dims):
+            raise InputError(f"shapes[{name!r}] = {given!r}; the input has {len(dims)} dimension(s): {dims}")
+        for axis, (d, size) in enumerate(zip(dims, given, strict=True)):
+            where = f"dimension {axis} of shapes[{name!r}]"
+            if isinstance(d, str):
+                self._bind_dim(d, size, where)
+            elif not _is_open(size) and size != d:
+                raise InputError(f"{where} is {size}; the model fixes it at {d}")
+
+    def _bind_dim(self, name: str, size: Any, where: str) -> None:
+        if _is_open(size):
+            return
+        if not isinstance(size, int | np.integer) or isinstance(size, bool) or size < 1:
+            raise InputError(f"{where} is {size!r}; a size is an integer of at least 1")
+        if self.sizes.setdefault(name, int(size)) != size:
+            raise InputError(f"{where} is {size}, but dimension {name!r} is given as {self.sizes[name]} too")
+
+    def values(self) -> list[Value]:
+        return [self._value(v) for v in self.formal]
+
+    def _value(self, info: onnx.ValueInfoProto) -> Value:
+        try:
+            kind = element_type(info.type.tensor_type.elem_type)
+        except Unsupported as error:
+            raise UnsupportedOpError([("input", info.name, str(error))]) from None
+        dims = [d if isinstance(d, int) else self._symbol(d) for d in self.declared[info.name]]
+        self.converter.emitter.builder.unique(info.name)
+        return Value(info.name, TensorType.of(kind, dims))  # the model's own name: feeds are given by it
+
+    def _symbol(self, name: str) -> Expr:
+        if name in self.sizes:
+            return canonical(self.sizes[name])
+        if name not in self.converter.dims:
+            self.converter.dims[name] = dim("".join(c if c.isalnum() or c == "_" else "_" for c in name))
+        return self.converter.dims[name]
+
+
+def _is_open(size: Any) -> bool:
+    return size is None or isinstance(size, str) or (isinstance(size, int) and size == -1)
+
+

@@ -1,0 +1,292 @@
+"""Matrix products, convolutions, pools, normalisations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tensorlang import te
+from tensorlang.graph import Expr, Value, as_ints, canonical
+
+from .node import OnnxNode
+from .registry import onnx_op
+
+
+@onnx_op("MatMul")
+def matmul(node: OnnxNode) -> Value:
+    return node.add("matmul", node.input(0), node.input(1))
+
+
+@onnx_op("Gemm")
+def gemm(node: OnnxNode) -> Value:
+    """alpha * A' B' + beta * C"""
+    a, b, c = node.input(0), node.input(1), node.optional(2)
+    if a.type.ndim != 2 or b.type.ndim != 2:
+        raise node.fail(f"operands {a.type} and {b.type} are not matrices")
+    if node.attr("transA", 0):
+        a = node.add("transpose", a, perm=(1, 0))
+    if node.attr("transB", 0):
+        b = node.add("transpose", b, perm=(1, 0))
+    y = node.add("matmul", a, b)
+    alpha, beta = node.attr("alpha", 1.0), node.attr("beta", 1.0)
+    if alpha != 1:
+        y = node.add("mul", y, node.constant(alpha, y))
+    if c is None or beta == 0:
+        return y
+    if beta != 1:
+        c = node.add("mul", c, node.constant(beta, c))
+    return node.add("add", y, c)
+
+
+# -- windows -------------------------------------------------------------------------------------------------------
+
+
+def _spatial(node: OnnxNode, name: str, count: int, default: int = 1) -> tuple[int, ...]:
+    values = tuple(node.attr(name, (default,) * count))
+    if len(values) != count:
+        raise node.fail(f"{name} has {len(values)} entries for {count} spatial dimension(s)")
+    return values
+
+
+def _pads(
+    node: OnnxNode, sizes: Sequence[Expr], kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]
+) -> tuple[int | Expr, ...]:
+    """Padding, begins then ends, as given or by `auto_pad`."""
+    auto = node.choice("auto_pad", "NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER")
+    n = len(kernel)
+    if auto == "NOTSET":
+        pads = tuple(node.attr("pads", (0,) * (2 * n)))
+        if len(pads) != 2 * n:
+            raise node.fail(f"pads has {len(pads)} entries for {n} spatial dimension(s)")
+        return pads
+    if auto == "VALID":
+        return (0,) * (2 * n)
+    begins, ends = [], []
+    for size, k, s, d in zip(sizes, kernel, strides, dilations, strict=True):
+        outputs = te.floordiv(size + (s - 1), s)
+        total = canonical(te.maximum((outputs - 1) * s + (k - 1) * d + 1 - size, 0))
+        small = canonical(te.floordiv(total, 2))
+        large = canonical(total - small)
+        begins.append(small if auto == "SAME_UPPER" else large)
+        ends.append(large if auto == "SAME_UPPER" else small)
+    return tuple(p.value if p.op == "const" else p for p in (*begins, *ends))
+
+
+def _weight(node: OnnxNode) -> tuple[Value, tuple[int, ...]]:
+    """The weight and the kernel's shape."""
+    x, w = node.input(0), node.input(1)
+    shape = as_ints(w.shape)
+    if shape is None:
+        raise node.unsupported(f"a weight of unknown size {w.type}")
+    if w.type.ndim < 3 or w.type.ndim != x.type.ndim:
+        raise node.fail(f"input {x.type} with a weight {w.type}")
+    kernel = tuple(node.attr("kernel_shape", shape[2:]))
+    if kernel != shape[2:]:
+        raise node.fail(f"kernel_shape {list(kernel)} of a weight {w.type}")
+    return w, kernel
+
+
+def _bias(node: OnnxNode) -> list[Value]:
+    bias = node.optional(2)
+    return [] if bias is None else [bias]
+
+
+@onnx_op("Conv")
+def conv(node: OnnxNode) -> Value:
+    x = node.input(0)
+    w, kernel = _weight(node)
+    strides, dilations = _spatial(node, "strides", len(kernel)), _spatial(node, "dilations", len(kernel))
+    pads = _pads(node, x.shape[2:], kernel, strides, dilations)
+    group = node.attr("group", 1)
+    attrs = {"strides": strides, "pads": pads, "dilations": dilations, "group": group, "layout": "NCHW"}
+    return node.add("conv", x, w, *_bias(node), **attrs)
+
+
+@onnx_op("ConvTranspose")
+def conv_transpose(node: OnnxNode) -> Value:
+    x = node.input(0)
+    w, kernel = _weight(node)
+    n = len(kernel)
+    strides, dilations = _spatial(node, "strides", n), _spatial(node, "dilations", n)
+    extra = _spatial(node, "output_padding", n, 0)
+    auto = node.choice("auto_pad", "NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER")
+    wanted = node.attr("output_shape", None)
+    pads: tuple[int | Expr, ...]
+    if wanted is None and auto in ("NOTSET", "VALID"):
+        pads = tuple(node.attr("pads", (0,) * (2 * n))) if auto == "NOTSET" else (0,) * (2 * n)
+    else:
+        begins, ends = [], []
+        for i in range(n):
+            target = canonical(wanted[-n:][i]) if wanted is not None else x.shape[2 + i] * strides[i]
+            reach = (kernel[i] - 1) * dilations[i] + 1
+            total = te.maximum((x.shape[2 + i] - 1) * strides[i] + extra[i] + reach - target, 0)
+            small = canonical(te.floordiv(total, 2))
+            large = canonical(total - small)
+            begins.append(small if auto == "SAME_UPPER" else large)
+            ends.append(large if auto == "SAME_UPPER" else small)
+        pads = tuple(p.value if p.op == "const" else p for p in (*begins, *ends))
+    attrs = {"strides": strides, "pads": pads, "dilations": dilations, "output_padding": extra}
+    return node.add("conv_transpose", x, w, *_bias(node), **attrs, group=node.attr("group", 1), layout="NCHW")
+
+
+def _pool(node: OnnxNode, target: str, **more: object) -> Value:
+    x = node.input(0)
+    n = x.type.ndim - 2
+    if n < 1:
+        raise node.fail(f"pooling of {x.type}: no spatial dimensions")
+    kernel = tuple(node.attr("kernel_shape"))
+    strides, dilations = _spatial(node, "strides", n), _spatial(node, "dilations", n)
+    if len(kernel) != n:
+        raise node.fail(f"kernel_shape {list(kernel)} for {n} spatial dimension(s)")
+    pads = _pads(node, x.shape[2:], kernel, strides, dilations)
+    attrs = {"kernel": kernel, "strides": strides, "pads": pads, "dilations": dilations}
+    return node.add(target, x, **attrs, ceil_mode=bool(node.attr("ceil_mode", 0)), layout="NCHW", **more)
+
+
+@onnx_op("MaxPool")
+def max_pool(node: OnnxNode) -> Value:
+    if node.wants(1):
+        raise node.unsupported("the indices of the largest elements")
+    return _pool(node, "max_pool")
+
+
+@onnx_op("AveragePool")
+def average_pool(node: OnnxNode) -> Value:
+    return _pool(node, "avg_pool", count_include_pad=bool(node.attr("count_include_pad", 0)))
+
+
+@onnx_op("LpPool")
+def lp_pool(node: OnnxNode) -> Value:
+    return _pool(node, "lp_pool", p=int(node.attr("p", 2)))
+
+
+def _global_axes(node: OnnxNode) -> tuple[int, ...]:
+    x = node.input(0)
+    if x.type.ndim < 3:
+        raise node.fail(f"pooling of {x.type}: no spatial dimensions")
+    return tuple(range(2, x.type.ndim))
+
+
+@onnx_op("GlobalAveragePool")
+def global_average_pool(node: OnnxNode) -> Value:
+    return node.add("reduce_mean", node.input(0), axes=_global_axes(node), keepdims=True)
+
+
+@onnx_op("GlobalMaxPool")
+def global_max_pool(node: OnnxNode) -> Value:
+    return node.add("reduce_max", node.input(0), axes=_global_axes(node), keepdims=True)
+
+
+@onnx_op("GlobalLpPool")
+def global_lp_pool(node: OnnxNode) -> Value:
+    p = int(node.attr("p", 2))
+    if p not in (1, 2):
+        raise node.unsupported(f"p={p}")
+    return node.add(f"reduce_l{p}", node.input(0), axes=_global_axes(node), keepdims=True)
+
+
+# -- normalisations ------------------------------------------------------------------------------------------------
+
+
+@onnx_op("BatchNormalization")
+def batch_normalization(node: OnnxNode) -> Value:
+    if node.attr("training_mode", 0) or (node.version < 7 and not node.attr("is_test", 0)):
+        raise node.unsupported("training mode")
+    if any(node.wants(i) for i in range(1, node.output_count)):
+        raise node.unsupported("running statistics as outputs")
+    x, *parameters = (node.input(i) for i in range(5))
+    return node.add("batch_norm", x, *parameters, epsilon=node.attr("epsilon", 1e-5), axis=min(1, x.type.ndim - 1))
+
+
+@onnx_op("LayerNormalization")
+@onnx_op("LayerNormalization", domain="com.microsoft")
+def layer_normalization(node: OnnxNode) -> Value:
+    if node.wants(1) or node.wants(2):
+        raise node.unsupported("mean and deviation as outputs")
+    x = node.input(0)
+    attrs = {"axis": node.axis("axis", x.type.ndim, -1), "epsilon": node.attr("epsilon", 1e-5)}
+    return node.add("layer_norm", x, node.input(1), *_bias(node), **attrs)
+
+
+@onnx_op("SkipLayerNormalization", domain="com.microsoft")
+def skip_layer_normalization(node: OnnxNode) -> Value | tuple[Value, ...]:
+    """layer_norm(x + skip [+ bias]) * gamma [+ beta]"""
+    x = node.add("add", node.input(0), node.input(1))
+    if (bias := node.optional(4)) is not None:
+        x = node.add("add", x, bias)
+    beta = node.optional(3)
+    parameters = [node.input(2)] + ([] if beta is None else [beta])
+    if node.wants(1) or node.wants(2):
+        raise node.unsupported("mean and deviation as outputs")
+    y = node.add("layer_norm", x, *parameters, axis=x.type.ndim - 1, epsilon=node.attr("epsilon", 1e-12))
+    return (y, y, y, x)[: node.output_count] if node.wants(3) else y
+
+
+@onnx_op("RMSNormalization")
+@onnx_op("SimplifiedLayerNormalization")
+@onnx_op("SimplifiedLayerNormalization", domain="com.microsoft")
+def rms_normalization(node: OnnxNode) -> Value:
+    x = node.input(0)
+    attrs = {"axis": node.axis("axis", x.type.ndim, -1), "epsilon": node.attr("epsilon", 1e-5)}
+    return node.add("rms_norm", x, node.input(1), **attrs)
+
+
+@onnx_op("InstanceNormalization")
+def instance_normalization(node: OnnxNode) -> Value:
+    return node.add("instance_norm", *(node.input(i) for i in range(3)), epsilon=node.attr("epsilon", 1e-5))
+
+
+@onnx_op("GroupNormalization", since=21)
+def group_normalization(node: OnnxNode) -> Value:
+    groups = node.attr("num_groups")
+    return node.add("group_norm", *(node.input(i) for i in range(3)), groups=groups, epsilon=node.attr("epsilon", 1e-5))
+
+
+@onnx_op("LRN")
+def lrn(node: OnnxNode) -> Value:
+    attrs = {"alpha": node.attr("alpha", 1e-4), "beta": node.attr("beta", 0.75), "bias": node.attr("bias", 1.0)}
+    return node.add("lrn", node.input(0), size=node.attr("size"), **attrs)
+
+
+# -- quantisation, by its definition -------------------------------------------------------------------------------
+
+
+def _per_axis(node: OnnxNode, p: Value, x: Value) -> Value:
+    """A scale or zero point, shaped to broadcast along `axis`."""
+    if p.type.ndim == 0 or as_ints(p.shape) == (1,):
+        return node.add("reshape", p, shape=()) if p.type.ndim else p
+    if p.type.ndim != 1:
+        raise node.unsupported("blocked quantisation")
+    axis = node.axis("axis", x.type.ndim, 1)
+    return node.add("reshape", p, shape=tuple(p.shape[0] if a == axis else 1 for a in range(x.type.ndim)))
+
+
+@onnx_op("DequantizeLinear")
+def dequantize_linear(node: OnnxNode) -> Value:
+    """(x - zero_point) * scale"""
+    x, scale = node.input(0), node.input(1)
+    if node.attr("block_size", 0):
+        raise node.unsupported("blocked quantisation")
+    wide = node.add("cast", x, dtype="i32")
+    if (zero := node.optional(2)) is not None:
+        wide = node.add("sub", wide, node.add("cast", _per_axis(node, zero, x), dtype="i32"))
+    return node.add("mul", node.add("cast", wide, dtype=scale.dtype), _per_axis(node, scale, x))
+
+
+@onnx_op("QuantizeLinear")
+def quantize_linear(node: OnnxNode) -> Value:
+    """saturate(round(x / scale) + zero_point), rounding half to even"""
+    x, scale, zero = node.input(0), node.input(1), node.optional(2)
+    if node.attr("block_size", 0):
+        raise node.unsupported("blocked quantisation")
+    kind = zero.dtype if zero is not None else node.dtype_attr("output_dtype", "u8")
+    if kind.bits > 16:
+        raise node.unsupported(f"quantisation to {kind}")
+    x = x if x.dtype.is_float else node.add("cast", x, dtype=scale.dtype)
+    rounded = node.add("round", node.add("div", x, _per_axis(node, scale, x)))
+    if zero is not None:
+        rounded = node.add("add", rounded, node.add("cast", _per_axis(node, zero, x), dtype=rounded.dtype))
+    limits = np.iinfo(kind.numpy)
+    held = node.add("clip", rounded, min=float(limits.min), max=float(limits.max))
+    return node.add("cast", held, dtype=kind)

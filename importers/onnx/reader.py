@@ -1,0 +1,186 @@
+"""From a path, bytes or a ModelProto to a model that is sound enough to import: parsed, complete, of known opsets."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import onnx
+import onnx.external_data_helper
+import onnx.inliner
+from google.protobuf.message import DecodeError
+
+from tensorlang.errors import ModelError
+
+from .registry import canonical_domain, find_rule
+
+Source = str | os.PathLike[str] | bytes | onnx.ModelProto
+
+
+def read_model(source: Source) -> onnx.ModelProto:
+    """The model, with external data loaded and functions inlined.
+
+    Raises:
+        ModelError: the file is missing, empty, truncated, not an ONNX model, or of an opset from the future.
+    """
+    where = _describe(source)
+    model = _parse(source, where)
+    if model.ir_version == 0 or not (model.graph.node or model.graph.output or model.graph.initializer):
+        raise ModelError(f"{where} is not an ONNX model: it holds no graph")
+    if model.ir_version > onnx.IR_VERSION:
+        raise ModelError(f"{where} has IR version {model.ir_version}; this build reads up to {onnx.IR_VERSION}")
+    if not model.graph.output:
+        raise ModelError(f"{where} has no outputs")
+    _check_opsets(model, where)
+    return _without_functions(model, where)
+
+
+def sniff(source: Source) -> bool:
+    """Whether `source` looks like an ONNX model: by its content, not its name."""
+    if isinstance(source, onnx.ModelProto):
+        return True
+    if isinstance(source, bytes):
+        head = source[:4096]
+    else:
+        try:
+            with open(source, "rb") as file:
+                head = file.read(4096)
+        except OSError:
+            return False
+    # field 1 (ir_version) as a varint, or field 7 (the graph), 8 (opsets) or 2.. (producer) first
+    return len(head) >= 4 and head[0] in (0x08, 0x12, 0x1A, 0x22, 0x28, 0x32, 0x3A, 0x42) and _has_fields(head)
+
+
+def _has_fields(head: bytes) -> bool:
+    """Whether the first bytes parse as fields of a ModelProto (the last one may be cut off)."""
+    position = 0
+    seen = 0
+    while position < len(head) and seen < 3:
+        tag = head[position]
+        field, wire = tag >> 3, tag & 7
+        if field not in (1, 2, 3, 4, 5, 6, 7, 8, 14, 20, 25, 26) or wire not in (0, 2):
+            return False
+        position += 1
+        value, shift = 0, 0
+        while position < len(head):
+            byte = head[position]
+            position += 1
+            value |= (byte & 0x7F) << shift
+            shift += 7
+            if not byte & 0x80:
+                break
+            if shift > 63:
+                return False
+        if (wire == 0) != (field in (1, 5)):
+            return False
+        position += value if wire == 2 else 0
+        seen += 1
+    return seen > 0
+
+
+def _describe(source: Source) -> str:
+    if isinstance(source, onnx.ModelProto):
+        return "the model"
+    return f"the model of {len(source)} bytes" if isinstance(source, bytes) else str(Path(source))
+
+
+def _parse(source: Source, where: str) -> onnx.ModelProto:
+    if isinstance(source, onnx.ModelProto):
+        model = onnx.ModelProto()
+        model.CopyFrom(source)
+        return model
+    if isinstance(source, bytes):
+        content, folder = source, None
+    else:
+        path = Path(source)
+        try:
+            content, folder = path.read_bytes(), path.parent
+        except FileNotFoundError:
+            raise ModelError(f"{path} does not exist") from None
+        except OSError as error:
+            raise ModelError(f"{path} cannot be read: {error.strerror or error}") from error
+    if not content:
+        raise ModelError(f"{where} is empty")
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(content)
+    except DecodeError as error:
+        raise ModelError(f"{where} is not an ONNX model, or is cut off: {error}") from error
+    external = [t for t in _tensors(model.graph) if onnx.external_data_helper.uses_external_data(t)]
+    if external and folder is None:
+        raise ModelError(f"{where} keeps {external[0].name!r} in another file; load it by its path")
+    if external:
+        try:
+            onnx.external_data_helper.load_external_data_for_model(model, str(folder))
+        except Exception as error:  # onnx raises many kinds, and checks for paths that leave the folder
+            raise ModelError(f"{where}: weights in other files cannot be read: {error}") from error
+    return model
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.TENSOR:
+                yield attribute.t
+            elif attribute.type == onnx.AttributeProto.GRAPH:
+                yield from _tensors(attribute.g)
+
+
+def all_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    """Every node, those of subgraphs included."""
+    for node in nodes:
+        yield node
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from all_nodes(attribute.g.node)
+            for graph in attribute.graphs:
+                yield from all_nodes(graph.node)
+
+
+def opset_versions(model: onnx.ModelProto) -> dict[str, int]:
+    """Opset version by domain."""
+    return {canonical_domain(o.domain): o.version for o in model.opset_import}
+
+
+def _check_opsets(model: onnx.ModelProto, where: str) -> None:
+    versions = opset_versions(model)
+    newest = onnx.defs.onnx_opset_version()
+    used = {canonical_domain(n.domain) for n in all_nodes(model.graph.node)}
+    if "" in used and "" not in versions:
+        raise ModelError(f"{where} does not say which opset it uses")
+    if versions.get("", 1) > newest:
+        raise ModelError(f"{where} uses opset {versions['']}; this build knows opsets up to {newest}")
+    if versions.get("", 1) < 1:
+        raise ModelError(f"{where} says that it uses opset {versions['']}")
+
+
+def _without_functions(model: onnx.ModelProto, where: str) -> onnx.ModelProto:
+    """Calls of the model's own functions, and of standard operators that are defined by one and that we lack, inlined."""
+    try:
+        if model.functions:
+            model = onnx.inliner.inline_local_functions(model)
+        versions = opset_versions(model)
+        lacking = {
+            (node.domain, node.op_type)
+            for node in all_nodes(model.graph.node)
+            if find_rule(node.domain, node.op_type, versions.get(canonical_domain(node.domain), 1)) is None
+            and _is_defined_by_function(node, versions)
+        }
+        if lacking:
+            model = onnx.inliner.inline_selected_functions(model, sorted(lacking), inline_schema_functions=True)
+    except Exception as error:
+        raise ModelError(f"{where}: its functions cannot be inlined: {error}") from error
+    return model
+
+
+def _is_defined_by_function(node: onnx.NodeProto, versions: dict[str, int]) -> bool:
+    domain = canonical_domain(node.domain)
+    try:
+        schema = onnx.defs.get_schema(node.op_type, versions.get(domain, 1), domain)
+    except onnx.defs.SchemaError:
+        return False
+    return bool(schema.has_function or schema.has_context_dependent_function)
+
+

@@ -1,0 +1,242 @@
+"""Models to executables (layer 8): `tl.compile`, `tl.load`.
+
+A build that the cache knows loads one file and runs: passes, code generation and numba are imported only where it does not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from importlib.metadata import entry_points, version
+from pathlib import Path
+from time import process_time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tensorlang.codegen.intrinsics import Pointer
+from tensorlang.codegen.native.plain import run_plain
+from tensorlang.config import Settings
+from tensorlang.errors import ArtifactError, BuildError, InputError, ModelError
+from tensorlang.runtime.artifact import Artifact, read_artifact, write_artifact
+from tensorlang.runtime.cache import ContentCache
+from tensorlang.runtime.executable import MAIN, Executable, Frame, NativeRunner, Runner
+from tensorlang.runtime.machine import host_features, host_triple, require_machine
+
+if TYPE_CHECKING:
+    from tensorlang.graph.ir import Graph
+
+# What only a build that no cache answers needs, imported then: the module of each target's `compile_graph`, of graphs, of
+# `load_model` and of `certify`. Together they are most of tensorlang, islpy and numba: a second.
+COMPILERS = {"cpu": "tensorlang.graph.compiler"}
+GRAPHS = "tensorlang.graph.specialise"
+LOADER = "tensorlang.load_model"
+VERIFIER = "tensorlang.verify"
+PRECISIONS = ("float32",)
+
+
+def compile(
+    model: Any,
+    target: str = "cpu",
+    *,
+    shapes: Mapping[str, Any] | None = None,
+    precision: str = "float32",
+    tuning: str = "off",
+    verify: bool = False,
+) -> Executable:
+    """Compile a model.
+
+    Args:
+        model: path of a model file, a model object that an importer knows, or a `Graph`.
+        shapes: sizes by dimension name (`{"batch": 1}`) or shapes by input name; what is left out stays open, and one
+            executable then serves every size.
+        precision: "float32": f32 arithmetic throughout.
+        verify: compare with onnxruntime (where the model is an ONNX file and it is installed), else with the operators'
+            NumPy references, on seeded inputs; `certificate` of the result tells errors, bounds and seeds.
+
+    Raises:
+        ModelError: the file is not a sound model.
+        UnsupportedOpError: it uses operators that we lack; all are listed.
+        InputError: `shapes` names no dimension or input.
+        BuildError: there is no code for the target, or `verify` found a difference above its bound.
+    """
+    if target not in COMPILERS:
+        raise BuildError(f"unknown target {target!r}; there are: {', '.join(COMPILERS)}")
+    if precision not in PRECISIONS:
+        raise BuildError(f"precision {precision!r} is not supported; there is: {', '.join(PRECISIONS)}")
+    if tuning != "off":
+        raise BuildError(f"tuning {tuning!r} is not supported; there is: off")
+    settings = Settings.from_env()
+    path = Path(model) if isinstance(model, str | Path) else None
+    if path is not None and not path.is_file():
+        raise ModelError(f"{path}: no such file")
+    build = _Build(model, path, target, shapes, settings)
+    artifact = build.cached() or build.run()
+    exe = Executable(artifact, _runner(artifact, settings))
+    if verify:
+        exe.certificate = importlib.import_module(VERIFIER).certify(exe, path or build.graph(), shapes)
+    return exe
+
+
+def load(path: str | Path) -> Executable:
+    """An executable from a file that `Executable.save` wrote. Nothing is compiled.
+
+    Raises:
+        ArtifactError: there is no such file, it is damaged, or it is for another machine.
+    """
+    artifact = read_artifact(Path(path))
+    manifest = artifact.manifest
+    if artifact.objects:
+        require_machine(manifest.get("triple", ""), manifest.get("cpu_features", ()), str(path))
+    try:
+        return Executable(artifact, _runner(artifact, Settings.from_env()))
+    except (KeyError, TypeError) as error:
+        raise ArtifactError(f"{path} is damaged: {error!r}") from error
+
+
+class _Build:
+    """One call of `compile`: finding the model in the cache, or making it."""
+
+    def __init__(
+        self, model: Any, path: Path | None, target: str, shapes: Mapping[str, Any] | None, settings: Settings
+    ):
+        self.model, self.path, self.target, self.shapes, self.settings = model, path, target, shapes, settings
+        self.store = ContentCache.of(settings, "models")
+        self.file: Path | None = None
+        self._graph: Graph | None = None
+        if path is not None and self.store.directory is not None:
+            self.file = self.store.path(_key(path, target, shapes, settings))
+
+    def graph(self) -> Graph:
+        """The model as a graph, with `shapes` applied."""
+        if self._graph is None:
+            graphs = importlib.import_module(GRAPHS)
+            if isinstance(self.model, graphs.Graph):
+                self._graph = graphs.specialise(self.model, self.shapes)
+            else:
+                self._graph = importlib.import_module(LOADER).load_model(self.model, shapes=self.shapes)
+        return self._graph
+
+    def cached(self) -> Artifact | None:
+        """The finished build of an earlier call or process; a file that cannot be read counts as none."""
+        if self.file is None or not self.file.exists():
+            return None
+        begun = process_time()
+        try:
+            artifact = read_artifact(self.file)
+        except ArtifactError:
+            self.file.unlink(missing_ok=True)
+            return None
+        artifact.report = {"cache": process_time() - begun}
+        return artifact
+
+    def run(self) -> Artifact:
+        compiler = importlib.import_module(COMPILERS[self.target])
+        clock = compiler.Clock()
+        with clock.phase("import model"):
+            graph = self.graph()
+        artifact: Artifact = compiler.compile_graph(graph, self.target, self.settings, clock)
+        if self.file is not None:
+            try:
+                write_artifact(artifact, self.file)
+                self.store.evict()
+            except ArtifactError:
+                pass  # a cache that cannot be written is a cache that is not used
+        return artifact
+
+
+def _runner(artifact: Artifact, settings: Settings) -> Runner:
+    if settings.jit and artifact.objects:
+        return NativeRunner(artifact, settings.num_threads)
+    return PlainRunner(artifact)
+
+
+class PlainRunner:
+    """The jit off: the emitted module runs as the Python that it is, under pdb where one likes."""
+
+    def __init__(self, artifact: Artifact):
+        self.namespace = run_plain(artifact.source)
+
+    def main(self, frame: Frame) -> None:
+        arena, weights = Pointer.of(frame.arena), Pointer.of(frame.weights)
+        dims = np.array(frame.dims, np.int64)
+        self.namespace[MAIN](None, arena, weights, list(frame.input_arrays), list(frame.output_arrays), dims)
+
+    def step(self, kernel: str, frame: Frame, arguments: Sequence[tuple[str, int]]) -> Callable[[], None]:
+        """One kernel call, ready to be repeated."""
+        bases = {"arena": frame.arena, "weights": frame.weights}
+        tables = {"input": frame.input_arrays, "output": frame.output_arrays}
+        values: list[Any] = []
+        for place, n in arguments:
+            if place in tables:
+                values.append(Pointer.of(tables[place][n]))
+            else:
+                values.append(n if place == "size" else Pointer.of(bases[place]) + n)
+        function = self.namespace[kernel]
+        return lambda: function(None, *values)
+
+
+# -- the cache's key -----------------------------------------------------------------------------------------------
+
+
+def _key(path: Path, target: str, shapes: Mapping[str, Any] | None, settings: Settings) -> str:
+    """Hash of all that a build depends on: the model's bytes, shapes, settings, this CPU, and every source beneath."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        content = file.read()
+    digest.update(hashlib.sha256(content).digest())
+    if b"location" in content:  # tensors kept in files beside the model, which ONNX names by this key
+        for beside in sorted(p for p in path.parent.iterdir() if p.is_file()):
+            status = beside.stat()
+            digest.update(f"{beside.name} {status.st_size} {status.st_mtime_ns}\n".encode())
+    options = {
+        "name": path.name,
+        "target": target,
+        "shapes": _plain_shapes(shapes or {}),
+        "threads": settings.num_threads,
+        "jit": settings.jit,
+        "triple": host_triple(),
+        "features": sorted(host_features()),
+    }
+    digest.update(json.dumps(options, sort_keys=True).encode())
+    digest.update(_fingerprint().encode())
+    return digest.hexdigest()
+
+
+def _plain_shapes(shapes: Mapping[str, Any]) -> dict[str, Any]:
+    plain: dict[str, Any] = {}
+    for name, size in shapes.items():
+        if isinstance(size, Sequence) and not isinstance(size, str):
+            plain[name] = [int(d) if isinstance(d, np.integer) else d for d in size]
+        else:
+            plain[name] = int(size) if isinstance(size, np.integer) else size
+    try:
+        json.dumps(plain)
+    except TypeError:
+        raise InputError(f"shapes holds something that is not a size: {shapes!r}") from None
+    return plain
+
+
+@cache
+def _fingerprint() -> str:
+    """Hash of our sources, importers and schedules included, of the libraries beneath, and of registered plug-ins."""
+    digest = hashlib.sha256()
+    for package in ("numba", "llvmlite", "numpy", "sympy", "onnx"):
+        digest.update(f"{package} {version(package)}\n".encode())
+    plugins = [*entry_points(group="tensorlang.importers"), *entry_points(group="tensorlang.schedules")]
+    for plugin in sorted(plugins, key=lambda e: (e.group, e.name, e.value)):
+        made_by = f"{plugin.dist.name} {plugin.dist.version}" if plugin.dist else ""
+        digest.update(f"{plugin.group} {plugin.name} {plugin.value} {made_by}\n".encode())
+    for name in ("tensorlang", "tensorlang.importers", "tensorlang.schedules"):
+        spec = importlib.util.find_spec(name)
+        for root in (spec.submodule_search_locations or ()) if spec else ():
+            for source in sorted(Path(root).rglob("*.py")):
+                digest.update(source.relative_to(root).as_posix().encode() + b"\0" + source.read_bytes())
+    return digest.hexdigest()
+
+
+__all__ = ["Executable", "compile", "load"]

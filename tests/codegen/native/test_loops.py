@@ -1,0 +1,67 @@
+"""Loop rewriting for the front end: same meaning, golden text."""
+
+from __future__ import annotations
+
+import ast
+
+import pytest
+
+from tensorlang.codegen.native.loops import rewrite_loops
+
+
+def rewritten(source: str) -> str:
+    return ast.unparse(rewrite_loops(ast.parse(source)))
+
+
+def test_a_loop_becomes_a_count():
+    assert rewritten("def f(n):\n    for i in range(n):\n        g(i)\n") == (
+        "def f(n):\n    i = 0\n    while i < n:\n        g(i)\n        i += 1"
+    )
+
+
+def test_a_bound_is_evaluated_once():
+    text = rewritten("def f(n):\n    for i in range(n, n * 2):\n        n = g(i)\n")
+    assert text.splitlines()[1:4] == ["    _stop_1 = n * 2", "    i = n", "    while i < _stop_1:"]
+
+
+def test_a_tile_loop_is_marked_for_unrolling():
+    text = rewritten("def f(n):\n    t = local_array(f32, 4)\n    for i in range(4):\n        t[i] = n\n")
+    assert "_unroll()" in text
+    assert "_unroll()" not in rewritten("def f(t, n):\n    for i in range(4):\n        t[i] = n\n")
+    assert "_unroll()" not in rewritten("def f(n):\n    t = local_array(f32, 4)\n    for i in range(n):\n        t[i] = n\n")
+
+
+def test_a_huge_nest_is_left_to_llvm():
+    inner = "        for j in range(100):\n            t[j] = i\n"
+    text = rewritten(f"def f():\n    t = local_array(f32, 99)\n    for i in range(100):\n{inner}")
+    assert text.count("_unroll()") == 1  # the inner loop alone
+
+
+CASES = {
+    "plain": "for i in range(3):\n    out.append(i)",
+    "start": "for i in range(2, n):\n    out.append(i)",
+    "empty": "for i in range(5, 2):\n    out.append(i)",
+    "step": "for i in range(0, 10, 3):\n    out.append(i)",
+    "symbolic_step": "for i in range(0, n, 3):\n    out.append(i)",
+    "backwards": "for i in range(5, 0, -1):\n    out.append(i)",
+    "nested": "for i in range(3):\n    for j in range(i, n):\n        out.append((i, j))",
+    "break": "for i in range(9):\n    if i == 4:\n        break\n    out.append(i)",
+    "continue": "for i in range(9):\n    if i == 4:\n        continue\n    out.append(i)",
+    "reassigned": "for i in range(4):\n    i = i * 2\n    out.append(i)",
+    "own_bound": "i = 3\nfor i in range(i, i + 3):\n    out.append(i)",
+    "changing_bound": "for i in range(n):\n    n = 2\n    out.append(i)",
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_meaning_stays(name):
+    body = "\n".join("    " + line for line in CASES[name].splitlines())
+    source = f"def f(n, out):\n{body}\n"
+    results = []
+    for tree in (ast.parse(source), rewrite_loops(ast.parse(source))):
+        namespace: dict = {}
+        exec(compile(tree, "<loops>", "exec"), namespace)
+        out: list = []
+        namespace["f"](6, out)
+        results.append(out)
+    assert results[0] == results[1]
