@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def certify(exe: Executable, source: Path | Graph, shapes: Mapping[str, Any] | N
             continue
         tried.append(sizes)
         for feeds, theirs in cases:
-            _compare(exe.run(feeds), theirs, (lambda f=feeds: rerun(f)) if rerun else None, outputs, problems)
+            _compare(exe.run(feeds), theirs, partial(rerun, feeds) if rerun else None, outputs, problems)
         if len(tried) == ENOUGH_SIZES:
             break
     if not tried:

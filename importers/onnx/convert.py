@@ -182,7 +182,8 @@ class _Inputs:
             if d.HasField("dim_value") and d.dim_value > 0:
                 dims.append(d.dim_value)
             else:
-                dims.append(d.dim_param or f"{info.name}_dim_{axis}")
+                named = any(c.isalnum() for c in d.dim_param)  # "?" is no name: equal marks are not equal sizes
+                dims.append(d.dim_param if named else f"{info.name}_dim_{axis}")
         return dims
 
     def _dim_names(self) -> list[str]:

@@ -6,9 +6,8 @@ This module and what it imports (passes, schedules, code generation, numba) load
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from collections.abc import Iterator
 from pathlib import Path
 from time import process_time
 

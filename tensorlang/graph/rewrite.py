@@ -46,6 +46,8 @@ class Rewriter:
         self._serials: dict[str, int] = {}
         self._uses: dict[Value, int] = {}
         self._dead: set[Node] = set()
+        self._renamed: set[Value] = set()
+        self._given: set[str] = set()
         for node in graph.nodes:
             self._count(node, 1)
         for value in graph.outputs:
@@ -129,12 +131,19 @@ class Rewriter:
         return self._place(moved)
 
     def replace(self, old: Value, new: Value) -> None:
-        """Let `new` stand for `old`, taking over its readers (and its name, if `new` was made by this rewriter)."""
+        """Let `new` stand for `old`, taking over its readers and its name."""
         if old is new:
             return
         self._new[old] = new
-        if new.producer is not None and new.producer not in self._old and new.name.startswith(old.name):
-            new.name = old.name
+        self.name_after(new, old)
+
+    def name_after(self, new: Value, old: Value) -> None:
+        """Give `new` the name of `old`, if this rewriter made it and neither was in such a pair before."""
+        if new.producer is None or new.producer in self._old or new in self._renamed or old.name in self._given:
+            return
+        new.name = old.name
+        self._renamed.add(new)
+        self._given.add(old.name)
 
     def _place(self, node: Node) -> list[Value]:
         """Append `node`, or what the rule gives in its place; while the rule looks at it, its own reads do not count."""

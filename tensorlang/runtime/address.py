@@ -27,7 +27,7 @@ def _by_interface(array: np.ndarray) -> int:
 
 def _header_is_known() -> bool:
     """Whether an array object begins as `_ArrayHeader` says here: its type pointer, then its data pointer."""
-    probes = [np.zeros(3), np.zeros((2, 2), np.int8)[1:], np.zeros((), np.bool_)]
+    probes: list[np.ndarray] = [np.zeros(3), np.zeros((2, 2), np.int8)[1:], np.zeros((), np.bool_)]
     if ctypes.sizeof(ctypes.c_void_p) != 8 or object.__basicsize__ != 16:
         return False  # PyPy, a debug build, free threading: objects begin otherwise
     return all(_read(id(p)).type == id(np.ndarray) and _by_header(p) == _by_interface(p) for p in probes)

@@ -73,6 +73,7 @@ def write_artifact(artifact: Artifact, path: Path) -> None:
                 entry.file_size = artifact.weights.nbytes
                 with archive.open(entry, "w", force_zip64=big) as stream:
                     stream.write(artifact.weights.data)
+                entry.extra = b""  # the directory at the end needs no padding
             os.replace(temporary, path)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)

@@ -1,7 +1,7 @@
 """The context that every compiled function receives first, and the process's pool behind it.
 
-    install(pool_object, num_threads)     # once, by whoever loads compiled code
-    library["dense"](context_address(), ...)
+install(pool_object, num_threads)     # once, by whoever loads compiled code
+library["dense"](context_address(), ...)
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import os
 import threading
 
 from tensorlang.config import Settings
-from tensorlang.errors import InternalError
-from tensorlang.runtime.pool import ThreadPool
+from tensorlang.errors import InputError, InternalError
+from tensorlang.runtime.pool import MAX_THREADS, ThreadPool
 
 ABI_VERSION = 1
 # slots of codegen/intrinsics/abi.py; a test compares them
@@ -23,6 +23,7 @@ _pool: ThreadPool | None = None
 _slots = (ctypes.c_int64 * 8)()
 _address = ctypes.addressof(_slots)
 _forked = False
+_wanted: int | None = None  # what `set_num_threads` asked for
 
 
 def install(pool_object: bytes, num_threads: int | None = None) -> None:
@@ -36,7 +37,7 @@ def install(pool_object: bytes, num_threads: int | None = None) -> None:
     with _lock:
         if _pool is not None:
             return
-        pool = ThreadPool(pool_object, num_threads or Settings.from_env().num_threads)
+        pool = ThreadPool(pool_object, _wanted or num_threads or Settings.from_env().num_threads)
         _slots[VERSION] = ABI_VERSION
         _slots[PARALLEL_FOR] = pool.native.address("pool_parallel_for")
         _slots[ALLOCATE] = pool.native.address("pool_allocate")
@@ -61,22 +62,24 @@ def context_address() -> int:
 
 
 def set_num_threads(count: int) -> None:
-    """Set how many threads share a parallel loop, the caller included."""
-    pool = _require()
-    pool.ensure_running()
-    pool.set_num_threads(count)
-    _slots[NUM_THREADS] = pool.num_threads
+    """Set how many threads share a parallel loop, the caller included; may be called before anything is compiled.
+
+    Raises:
+        InputError: `count` is not in [1, 256].
+    """
+    global _wanted
+    if not 1 <= count <= MAX_THREADS:
+        raise InputError(f"num_threads must be between 1 and {MAX_THREADS}, got {count}")
+    _wanted = count
+    if _pool is not None:
+        _pool.ensure_running()
+        _pool.set_num_threads(count)
+        _slots[NUM_THREADS] = _pool.num_threads
 
 
 def get_num_threads() -> int:
     """How many threads share a parallel loop."""
-    return _require().wanted
-
-
-def _require() -> ThreadPool:
-    if _pool is None:
-        raise InternalError("the thread pool is not installed yet")
-    return _pool
+    return _pool.wanted if _pool is not None else _wanted or Settings.from_env().num_threads
 
 
 def _restart() -> None:

@@ -203,7 +203,7 @@ class Executable:
             table[k] = address_of(array)
         if plan is None:
             plan = self._bind(arrays)
-            frame.dims[: len(plan.dims)] = plan.dims
+            frame.dims[: len(plan.dims)] = list(plan.dims)
         if frame.arena.nbytes < plan.arena_bytes:
             frame.grow(plan.arena_bytes)
         results, table = [], frame.outputs

@@ -62,7 +62,7 @@ class Library(Mapping[str, Any]):
             declared = self._signatures[name]
             arguments = [ctypes.c_void_p, *(_c_type(text) for text in declared)]
             function = ctypes.CFUNCTYPE(ctypes.c_int32, *arguments)(self._addresses[name])
-            function.library = self  # keeps the code alive
+            vars(function)["library"] = self  # keeps the code alive
             self._functions[name] = function
         return function
 

@@ -9,7 +9,7 @@ import pytest
 from tensorlang.codegen.native import compile_and_load
 from tensorlang.config import Settings
 
-SOURCE = '''
+SOURCE = """
 from tensorlang.codegen.intrinsics import *
 
 @chunk("i64* hits, i64* owner, i64 work")
@@ -58,7 +58,7 @@ def scratches(ctx, nbytes, out):
 @kernel("i64* out")
 def threads(ctx, out):
     out[0] = num_threads(ctx)
-'''
+"""
 
 
 @pytest.fixture(scope="session")

@@ -63,6 +63,4 @@ f32 = ScalarType("f32", np.float32, "f")
 f64 = ScalarType("f64", np.float64, "f")
 boolean = ScalarType("bool", np.bool_, "b")
 
-SCALAR_TYPES: dict[str, ScalarType] = {
-    t.name: t for t in (boolean, i8, i16, i32, i64, u8, u16, u32, u64, f16, bf16, f32, f64)
-}
+SCALAR_TYPES: dict[str, ScalarType] = {t.name: t for t in (boolean, i8, i16, i32, i64, u8, u16, u32, u64, f16, bf16, f32, f64)}

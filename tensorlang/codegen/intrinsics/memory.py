@@ -39,7 +39,7 @@ def vstore(p: np.ndarray, i: int, value: np.ndarray) -> None:
 def vload_masked(p: np.ndarray, i: int, mask: np.ndarray, other: Any) -> np.ndarray:
     """The lanes of `p[i : i + lanes]` where `mask`, `other` (a scalar) elsewhere; masked-off memory is not touched."""
     out = np.full(len(mask), other, p.dtype)
-    for lane in np.flatnonzero(mask):
+    for lane in np.flatnonzero(mask).tolist():
         _check(p, i + lane, i + lane)
         out[lane] = p[i + lane]
     return out
@@ -47,7 +47,7 @@ def vload_masked(p: np.ndarray, i: int, mask: np.ndarray, other: Any) -> np.ndar
 
 def vstore_masked(p: np.ndarray, i: int, value: np.ndarray, mask: np.ndarray) -> None:
     """Write the lanes of `value` where `mask`; masked-off memory is not touched."""
-    for lane in np.flatnonzero(mask):
+    for lane in np.flatnonzero(mask).tolist():
         _check(p, i + lane, i + lane)
         p[i + lane] = value[lane]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from collections.abc import Iterable, Sequence
 
 import llvmlite.binding as llvm
@@ -29,7 +28,8 @@ def c_type(type_text: str) -> str:
 
 def _exports(functions: Sequence[SourceFunction]) -> str:
     """C-ABI functions named as in the source, for kernels and programs; chunks are reached through kernels only."""
-    declarations, lines = {}, []
+    declarations: dict[str, None] = {}
+    lines = []
     for f in functions:
         if f.kind == "chunk":
             continue
@@ -39,8 +39,6 @@ def _exports(functions: Sequence[SourceFunction]) -> str:
         lines.append(f'define i32 @"{f.name}"({passed}) {{\n  %status = tail call i32 @"{f.symbol}"({passed})')
         lines.append("  ret i32 %status\n}")
     return "\n".join([*declarations, *lines]) + "\n"
-
-
 
 
 def link(functions: Sequence[SourceFunction], bitcode: Iterable[bytes], target: CpuTarget) -> llvm.ModuleRef:

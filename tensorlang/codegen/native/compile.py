@@ -9,12 +9,14 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib
+import os
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 
 from tensorlang.codegen.intrinsics.functions import EmittedFunction
+from tensorlang.codegen.native.forked import forked_map
 from tensorlang.codegen.native.loops import rewrite_loops
 from tensorlang.codegen.native.pool_code import pool_source
 from tensorlang.codegen.native.source import SourceFunction, split_functions
@@ -24,6 +26,8 @@ from tensorlang.errors import InternalError
 from tensorlang.runtime import context
 from tensorlang.runtime.cache import ContentCache
 from tensorlang.runtime.loader import Library, load_object
+
+FUNCTIONS_PER_WORKER = 4  # fewer are not worth a process
 
 
 @cache
@@ -79,7 +83,10 @@ def _bitcode(source: str, functions: tuple[SourceFunction, ...], store: ContentC
     """Front-end bitcode by digest, each distinct function once."""
     keys = {f.digest: hashlib.sha256(f"{f.digest}\0{compiler_fingerprint()}".encode()).hexdigest() for f in functions}
     found = {digest: store.get(key) for digest, key in keys.items()}
-    missing = {f.digest: f for f in functions if found[f.digest] is None}
+    missing: dict[str, SourceFunction] = {}
+    for f in functions:
+        if found[f.digest] is None:
+            missing.setdefault(f.digest, f)
     if missing:
         for digest, code in _front_end(source, functions, list(missing.values())).items():
             store.put(keys[digest], code)
@@ -87,22 +94,27 @@ def _bitcode(source: str, functions: tuple[SourceFunction, ...], store: ContentC
     return {digest: code for digest, code in found.items() if code is not None}
 
 
-def _front_end(
-    source: str, functions: tuple[SourceFunction, ...], missing: list[SourceFunction]
-) -> dict[str, bytes]:
+def _front_end(source: str, functions: tuple[SourceFunction, ...], missing: list[SourceFunction]) -> dict[str, bytes]:
     frontend = _load_frontend()
     namespace: dict[str, object] = {"__name__": "tensorlang_emitted"}
     exec(compile(rewrite_loops(ast.parse(source)), "<emitted>", "exec"), namespace)
     by_name = {f.name: f for f in functions}
-    result = {}
-    for described in missing:
+    def lower(described: SourceFunction) -> bytes:
         emitted = namespace[described.name]
         if not isinstance(emitted, EmittedFunction):
             raise InternalError(f"{described.name} is not a decorated function of the emitted module")
         callees = {name: by_name[name] for name in described.callees}
-        text = frontend.lower_function(emitted.function, described, callees)
-        result[described.digest] = frontend.to_bitcode(text)
-    return result
+        code: bytes = frontend.to_bitcode(frontend.lower_function(emitted.function, described, callees))
+        return code
+
+    frontend.prepare()  # before forking, so that no child does it again
+    workers = min(_cores(), len(missing) // FUNCTIONS_PER_WORKER)
+    codes = forked_map(lower, missing, [f.size for f in missing], workers)
+    return {described.digest: code for described, code in zip(missing, codes, strict=True)}
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
 
 
 def _load_frontend() -> ModuleType:

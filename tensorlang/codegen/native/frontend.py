@@ -18,8 +18,8 @@ from numba.core.codegen import AOTCPUCodegen, CodeLibrary
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.compiler_machinery import PassManager
 from numba.core.cpu import CPUContext
-from numba.core.errors import NumbaError
 from numba.core.cpu_options import FastMathOptions
+from numba.core.errors import NumbaError
 from numba.core.typed_passes import NativeLowering, NopythonTypeInference, PreLowerStripPhis
 from numba.core.typing import templates
 from numba.core.untyped_passes import FixupArgs, IRProcessing, ReconstructSSA, TranslateByteCode
@@ -28,8 +28,8 @@ from numba.cpython import builtins, numbers, rangeobj, tupleobj
 from tensorlang.codegen.intrinsics.lowering import GLOBALS, IntrinsicType, lowering_registry
 from tensorlang.codegen.intrinsics.lowering.calls import Callee, CalleeType, call_callee
 from tensorlang.codegen.intrinsics.lowering.registry import FAST_MATH, DTypeName
-from tensorlang.codegen.intrinsics.lowering.types import context_type, parameter_type
 from tensorlang.codegen.intrinsics.lowering.system import UNROLL_SYMBOL
+from tensorlang.codegen.intrinsics.lowering.types import context_type, parameter_type
 from tensorlang.codegen.intrinsics.system import unroll
 from tensorlang.codegen.native.loops import UNROLL_MARK
 from tensorlang.codegen.native.source import SourceFunction
@@ -183,6 +183,11 @@ def _get_contexts() -> tuple[_Typing, _Context]:
         return _contexts
 
 
+def prepare() -> None:
+    """Load numba's registries now."""
+    _get_contexts()
+
+
 def _flags() -> compiler.Flags:
     flags = compiler.Flags()
     flags.no_compile = True
@@ -210,8 +215,7 @@ def lower_function(function: FunctionType, described: SourceFunction, callees: d
     """
     typing_context, context = _get_contexts()
     stand_ins = {
-        name: Callee(callee.symbol, callee.kind, tuple(t for t, _ in callee.parameters))
-        for name, callee in callees.items()
+        name: Callee(callee.symbol, callee.kind, tuple(t for t, _ in callee.parameters)) for name, callee in callees.items()
     }
     isolated = FunctionType(function.__code__, {**function.__globals__, **stand_ins, UNROLL_MARK: unroll}, function.__name__)
     implicit = [context_type, *(types.int64 for _ in described.implicit[1:])]

@@ -20,7 +20,7 @@ _BYTES = {"WORKER_STRIDE": WORKER_STRIDE * 8, **{word.name: word.value * 8 for w
 _FUTEX = {"x86_64": 202, "aarch64": 98, "riscv64": 98}
 _YIELD = {"x86_64": 24, "aarch64": 124, "riscv64": 124}
 
-_TEMPLATE = '''
+_TEMPLATE = """
 from tensorlang.codegen.intrinsics import *
 from tensorlang.codegen.intrinsics.system import *
 
@@ -124,7 +124,7 @@ def pool_allocate(ctx, nbytes, result):
 @kernel("i64 address")
 def pool_free(ctx, address):
     deallocate(address)
-'''
+"""
 
 
 def pool_source(target: CpuTarget) -> str:
@@ -136,6 +136,4 @@ def pool_source(target: CpuTarget) -> str:
     architecture = target.architecture
     if architecture not in _FUTEX:
         raise BuildError(f"the thread pool is not written for {architecture}; it knows {', '.join(_FUTEX)}")
-    return _TEMPLATE.format(
-        **_BYTES, futex=_FUTEX[architecture], sched_yield=_YIELD[architecture], out_of_memory=OUT_OF_MEMORY
-    )
+    return _TEMPLATE.format(**_BYTES, futex=_FUTEX[architecture], sched_yield=_YIELD[architecture], out_of_memory=OUT_OF_MEMORY)

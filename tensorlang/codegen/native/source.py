@@ -30,6 +30,7 @@ class SourceFunction:
         digest: content hash, 32 hex digits.
         callees: names of the emitted functions it mentions, in order of definition.
         line: 1-based line of its `def`.
+        size: characters of its code, a measure of the time to compile it.
     """
 
     name: str
@@ -38,6 +39,7 @@ class SourceFunction:
     digest: str
     callees: tuple[str, ...]
     line: int
+    size: int
 
     @property
     def symbol(self) -> str:
@@ -83,6 +85,6 @@ def split_functions(source: str) -> tuple[SourceFunction, ...]:
         text = "\n".join(filter(None, map(_without_comments, lines[start + 1 : stop])))
         normal = _IDENTIFIER.sub(stand_in, text)
         digest = hashlib.sha256(f"{prelude}\0{kind}\0{signature}\0{normal}".encode()).hexdigest()[:32]
-        found[name] = SourceFunction(name, kind, parse_signature(signature), digest, tuple(callees), start + 2)
+        found[name] = SourceFunction(name, kind, parse_signature(signature), digest, tuple(callees), start + 2, len(normal))
         replaced[name] = f"_{digest}"
     return tuple(found.values())

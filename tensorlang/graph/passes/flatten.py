@@ -76,6 +76,7 @@ class _Rows:
         if len(node.inputs) > 2:
             new = self.rw.add("add", [new, node.inputs[2]], {}, node)
         self.rows[node.output] = new
+        self.rw.name_after(new, node.output)
         self.context.note(subject_of(node), "is a product of two matrices")
         return True
 
@@ -108,6 +109,7 @@ class _Rows:
                 return False
             inputs.append(beside)
         self.rows[node.output] = self.rw.add(node.op, inputs, node.attrs, node)
+        self.rw.name_after(self.rows[node.output], node.output)
         return True
 
     def _beside_rows(self, value: Value, shape: Sequence[Expr]) -> Value | None:

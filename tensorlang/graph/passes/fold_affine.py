@@ -60,6 +60,11 @@ def _scale(rw: Rewriter, node: Node, context: Context) -> Value | None:
         return None
     channel = 1.0 / channel if node.op == "div" else channel
     context.note(subject_of(node), f"scales the constant weights of {subject_of(anchor)}")
+    return _scaled(rw, anchor, channel)
+
+
+def _scaled(rw: Rewriter, anchor: Node, channel: np.ndarray) -> Value:
+    """`anchor` with weights and bias times `channel`."""
     weight = anchor.inputs[1].constant
     scaled = weight.astype(np.float64) * _along_output_channels(channel, anchor)
     inputs: list[Value | np.ndarray] = [anchor.inputs[0], scaled.astype(weight.dtype)]
@@ -88,7 +93,7 @@ def _offset(rw: Rewriter, node: Node, context: Context) -> Value | None:
 
 
 def _distribute(rw: Rewriter, node: Node, context: Context) -> Value | None:
-    """(matmul(x, w) + t) * k -> matmul(x, w) * k + t k, whose product then folds into w"""
+    """(matmul(x, w) + t) * k -> matmul(x, w k) + t k"""
     if node.op != "mul":
         return None
     for total, constant in (node.inputs, node.inputs[::-1]):
@@ -99,11 +104,12 @@ def _distribute(rw: Rewriter, node: Node, context: Context) -> Value | None:
             anchor = product.producer
             if not offset.is_constant or not _is_anchor(anchor, ("matmul",)) or rw.uses(product) != 1:
                 continue
-            if not same_shape(product.type, node.output.type) or _per_channel(constant.constant, anchor, node.output) is None:
+            channel = _per_channel(constant.constant, anchor, node.output)
+            if channel is None or not np.all(np.isfinite(channel)) or not same_shape(product.type, node.output.type):
                 continue
             moved = (offset.constant.astype(np.float64) * constant.constant).astype(offset.constant.dtype)
-            scaled = rw.add("mul", [product, constant], {}, inner)
-            return rw.add("add", [scaled, moved], {}, node)
+            context.note(subject_of(node), f"scales the constant weights of {subject_of(anchor)} and what is added to it")
+            return rw.add("add", [_scaled(rw, anchor, channel), moved], {}, node)
     return None
 
 

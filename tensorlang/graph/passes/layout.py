@@ -63,6 +63,8 @@ class _Layouts:
     # -- layouts of values -----------------------------------------------------------------------------------------
     def hold(self, value: Value, perm: Perm, new: Value) -> None:
         """From now on `value` is at hand as `new = transpose(value, perm)`."""
+        if new is not value:
+            self.rw.name_after(new, value)
         if moves_no_data(value.shape, perm) and perm != _identity(value):
             own = _identity(value)  # free: so that readers of either layout find it
             self.forms[value] = {perm: new, own: reshape(self.rw, new, value.shape)}

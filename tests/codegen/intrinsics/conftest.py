@@ -38,9 +38,7 @@ def run_both(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Ca
             libraries[source] = (compile_and_load(text, settings=settings), run_plain(text, path))
         library, namespace = libraries[source]
         native = [_copy(a) for a in arguments]
-        status = library[name](
-            context_address(), *(a.ctypes.data if isinstance(a, np.ndarray) else a for a in native)
-        )
+        status = library[name](context_address(), *(a.ctypes.data if isinstance(a, np.ndarray) else a for a in native))
         assert status == 0
         plain = [_copy(a) for a in arguments]
         namespace[name](None, *plain)

@@ -7,8 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from tensorlang.codegen.intrinsics import formulas
-from tensorlang.codegen.intrinsics import math as twins
+from tensorlang.codegen.intrinsics import formulas, math as twins
 from tensorlang.codegen.native import compile_and_load
 from tensorlang.runtime.context import context_address
 
@@ -25,12 +24,12 @@ SOURCE = "".join(
     f"        vstore(y, i * 16, {name}(vload(x, i * 16, 16)))\n    y[n] = {name}(x[0])\n\n"
     for name in REFERENCE
 )
-POW = '''
+POW = """
 @kernel("f32* x, f32* e, f32* y, i64 n")
 def k_pow(ctx, x, e, y, n):
     for i in range(n // 16):
         vstore(y, i * 16, pow(vload(x, i * 16, 16), vload(e, i * 16, 16)))
-'''
+"""
 
 
 def _inputs(name: str) -> np.ndarray:

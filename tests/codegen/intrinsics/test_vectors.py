@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-MEMORY = '''
+MEMORY = """
 @kernel("f32* x, f32* out")
 def masked(ctx, x, out):
     m = lane_mask(5, 16)
@@ -64,7 +64,7 @@ def tile(ctx, x, out):
         s = s + t[i]
     out[64] = s
     out[65] = vextract(vload(t, 0, 16), 3)
-'''
+"""
 
 
 def _floats(count: int) -> np.ndarray:
@@ -223,7 +223,7 @@ def test_operators(run_both, name):
         np.testing.assert_array_equal(native[2], plain[2])
 
 
-MIXED = '''
+MIXED = """
 @kernel("f32* x, f32* out, i32* k, i32* kout")
 def mixed(ctx, x, out, k, kout):
     v = vload(x, 0, 16)
@@ -278,7 +278,7 @@ def scalars(ctx, a, b, out, n):
         out[i * 8 + 5] = floordiv_pos(a[i] * a[i], 5) + floormod_pos(a[i] * a[i], 5)
         out[i * 8 + 6] = select(a[i] < b[i], a[i], b[i])
         out[i * 8 + 7] = i64(f32(a[i]) / f32(4.0)) + minimum(a[i], 3)
-'''
+"""
 
 
 def test_mixed_vectors_and_scalars(run_both):

@@ -18,7 +18,7 @@ NEON = CpuTarget.of("aarch64-unknown-linux-gnu")
 def micro_kernel(rows: int, vectors: int, lanes: int) -> str:
     width = vectors * lanes
     tile = f"acc, i * {width} + j * {lanes}"
-    return f'''
+    return f"""
 from tensorlang.codegen.intrinsics import *
 
 @kernel("f32* a, f32* b, f32* c, i64 k_size")
@@ -35,7 +35,7 @@ def tile(ctx, a, b, c, k_size):
     for i in range({rows}):
         for j in range({vectors}):
             vstore(c, i * {width} + j * {lanes}, vload({tile}, {lanes}))
-'''
+"""
 
 
 def inner_loop(asm: str, fma: str) -> list[str]:

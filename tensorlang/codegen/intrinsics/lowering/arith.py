@@ -187,12 +187,8 @@ def _reduction(function: Any, float_op: Any, int_op: Any) -> None:
         return value.dtype(value), emit
 
 
-_reduction(
-    arith.vreduce_add, lambda b, x, y: b.fadd(x, y, flags=FAST_MATH), lambda b, x, y, kind: b.add(x, y)
-)
-_reduction(
-    arith.vreduce_mul, lambda b, x, y: b.fmul(x, y, flags=FAST_MATH), lambda b, x, y, kind: b.mul(x, y)
-)
+_reduction(arith.vreduce_add, lambda b, x, y: b.fadd(x, y, flags=FAST_MATH), lambda b, x, y, kind: b.add(x, y))
+_reduction(arith.vreduce_mul, lambda b, x, y: b.fmul(x, y, flags=FAST_MATH), lambda b, x, y, kind: b.mul(x, y))
 _reduction(
     arith.vreduce_max,
     lambda b, x, y: intrinsic(b, "maximum", x, y),

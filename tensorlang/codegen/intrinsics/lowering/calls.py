@@ -40,7 +40,7 @@ class Callee:
         self.symbol, self.kind, self.parameters = symbol, kind, parameters
 
 
-class CalleeType(types.Callable):  # type: ignore[misc]  # numba has no types
+class CalleeType(types.Callable):
     """The numba type of one `Callee`."""
 
     def __init__(self, callee: Callee):

@@ -7,8 +7,7 @@ from typing import Any
 from llvmlite import ir
 from numba.core import types
 
-from tensorlang.codegen.intrinsics import formulas
-from tensorlang.codegen.intrinsics import math as plain
+from tensorlang.codegen.intrinsics import formulas, math as plain
 from tensorlang.codegen.intrinsics.lowering.algebra import LLVMAlgebra
 from tensorlang.codegen.intrinsics.lowering.arith import common_type
 from tensorlang.codegen.intrinsics.lowering.operators import constant_like, operand_type, widen
@@ -30,9 +29,7 @@ def _f32_function(b: ir.IRBuilder, name: str, formula: Any, t: ir.Type, arity: i
     return fn
 
 
-_F64_INTRINSICS = frozenset(
-    ("exp", "log", "log2", "sin", "cos", "pow", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh")
-)
+_F64_INTRINSICS = frozenset(("exp", "log", "log2", "sin", "cos", "pow", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh"))
 
 
 def _f64_lane(b: ir.IRBuilder, name: str, operands: list[Any]) -> Any:

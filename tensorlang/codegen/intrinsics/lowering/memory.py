@@ -142,9 +142,7 @@ def vload_masked(p: Any, i: Any, mask: Any, other: Any) -> Any:
         vector = _memory_vector(vec)
         fallback = _as_memory(b, vec, splat(b, rest, mask.lanes))
         address = _at(b, pointer, index, vector)
-        fn = declare(
-            b, f"llvm.masked.load.{suffix(vector)}.p0", vector, [address.type, I32, m.type, vector]
-        )
+        fn = declare(b, f"llvm.masked.load.{suffix(vector)}.p0", vector, [address.type, I32, m.type, vector])
         value = b.call(fn, [address, I32(_align(p)), m, fallback])
         return _from_memory(b, value) if _is_bool(p) else value
 
@@ -161,9 +159,7 @@ def vstore_masked(p: Any, i: Any, value: Any, mask: Any) -> Any:
     def emit(b: ir.IRBuilder, pointer: Any, index: Any, v: Any, m: Any) -> None:
         v = _as_memory(b, value, v)
         address = _at(b, pointer, index, v.type)
-        fn = declare(
-            b, f"llvm.masked.store.{suffix(v.type)}.p0", ir.VoidType(), [v.type, address.type, I32, m.type]
-        )
+        fn = declare(b, f"llvm.masked.store.{suffix(v.type)}.p0", ir.VoidType(), [v.type, address.type, I32, m.type])
         b.call(fn, [v, address, I32(_align(p)), m])
 
     return types.none(p, _INDEX, value, mask), emit

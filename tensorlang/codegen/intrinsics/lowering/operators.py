@@ -121,6 +121,34 @@ for _function, _sign in (
     _binary(_function, _compare(_sign), "fiub", compares=True)
 
 
+_PLAIN = (types.int64, types.float32)  # the numbers that most emitted arithmetic is on
+
+
+def _scalar(function: Any, emit_op: Emit, compares: bool = False) -> None:
+    """An operator on two i64 or two f32: what numba would emit too, without its search."""
+
+    @lowers(function)
+    def typer(a: Any, b: Any) -> Any:
+        t = types.unliteral(a)
+        if t not in _PLAIN or types.unliteral(b) != t:
+            return None
+
+        def emit(builder: ir.IRBuilder, left: Any, right: Any) -> Any:
+            return emit_op(builder, left, right, "i" if t == types.int64 else "f")
+
+        return (types.boolean if compares else t)(t, t), emit
+
+
+_scalar(operator.add, _arithmetic("fadd", "add"))
+_scalar(operator.sub, _arithmetic("fsub", "sub"))
+_scalar(operator.mul, _arithmetic("fmul", "mul"))
+for _function, _sign in (
+    (operator.lt, "<"), (operator.le, "<="), (operator.gt, ">"), (operator.ge, ">="),
+    (operator.eq, "=="), (operator.ne, "!="),
+):  # fmt: skip
+    _scalar(_function, _compare(_sign), compares=True)
+
+
 @lowers(operator.neg)
 def negate(a: Any) -> Any:
     if not isinstance(a, Vec) or scalar_of(a).kind not in "fiu":

@@ -31,7 +31,7 @@ FAST_MATH = ("contract", "nsz", "arcp", "afn")
 Typer = Callable[..., Any]
 
 
-class IntrinsicType(types.Callable):  # type: ignore[misc]  # numba has no types
+class IntrinsicType(types.Callable):
     """The numba type of one intrinsic or operator.
 
     Attributes:
@@ -89,7 +89,7 @@ def _wrap(emit: Any, nothing: Any) -> Any:
     return call
 
 
-class DTypeName(types.Callable):  # type: ignore[misc]  # numba has no types
+class DTypeName(types.Callable):
     """The numba type of a name like `f32`: callable as a cast, and an argument that names an element type."""
 
     def __init__(self, scalar: ScalarType, signature_of: Callable[[ScalarType, Any], Any]):
