@@ -54,7 +54,8 @@ class Comparison:
         text = f"{self.ours * 1e6:.1f} us"
         if self.theirs is None or self.ratio is None:
             return text
-        verdict = "a tie" if self.is_tie else f"{1 / self.ratio:.2f} times as fast" if self.ratio < 1 else f"{self.ratio:.2f} times slower"
+        faster = f"{1 / self.ratio:.2f} times as fast" if self.ratio < 1 else f"{self.ratio:.2f} times as slow"
+        verdict = "a tie" if self.is_tie else faster
         return f"{text} against {self.theirs * 1e6:.1f} us: {verdict} (spread {self.spread:.0%}), error {self.error:.1e}"
 
 

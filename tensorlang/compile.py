@@ -140,7 +140,7 @@ class _Build:
         with clock.phase("import model"):
             graph = self.graph()
         artifact: Artifact = compiler.compile_graph(graph, self.target, self.settings, clock)
-        if self.file is not None:
+        if self.file is not None and compiler.is_reproducible(graph):
             try:
                 write_artifact(artifact, self.file)
                 self.store.evict()

@@ -7,7 +7,7 @@ same way as third parties'; nothing here knows a format.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,14 +30,13 @@ class Importer(Protocol):
     def load(self, source: Any, shapes: Shapes | None = None) -> Graph: ...
 
 
-@lru_cache(maxsize=None)
+@cache
 def _importer(name: str) -> Any:
     for entry in entry_points(group=GROUP):
         if entry.name == name:
             return entry.load()
-    raise ModelError(
-        f"no importer {name!r} is installed; there are: {', '.join(sorted(e.name for e in entry_points(group=GROUP))) or 'none'}"
-    )
+    known = ", ".join(sorted(e.name for e in entry_points(group=GROUP)))
+    raise ModelError(f"no importer {name!r} is installed; there are: {known or 'none'}")
 
 
 def _importers() -> list[Importer]:

@@ -47,7 +47,7 @@ def loop(node: OnnxNode) -> Value | tuple[Value, ...]:
         parts[0] if len(parts) == 1 else node.add("concat", *parts, axis=0)
         for parts in (list(column) for column in zip(*collected, strict=True))
     ]
-    return tuple([*state, *stacks])
+    return (*state, *stacks)
 
 
 def _stacked(node: OnnxNode, value: Value) -> Value:

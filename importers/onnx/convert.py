@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from tensorlang.errors import InputError, ModelError, UnsupportedOpError
+from tensorlang.errors import InputError, InternalError, ModelError, TensorlangError, UnsupportedOpError
 from tensorlang.graph import Expr, Graph, TensorType, Value, canonical, constant, dim, live_nodes
 
 from .node import Emitter, OnnxNode, Unsupported, element_type, node_label, to_array
@@ -133,7 +133,22 @@ class _Converter:
         except Unsupported as error:
             self.unsupported.append((_operator_name(proto), node.label, str(error)))
             return None
+        except (TypeError, ValueError, IndexError, KeyError, OverflowError) as error:
+            if isinstance(error, TensorlangError):
+                raise
+            raise self._blamed(node, error) from error
         return result if isinstance(result, tuple) else (result,)
+
+    def _blamed(self, node: OnnxNode, error: Exception) -> Exception:
+        """What to raise for an error that no rule foresaw: a node that ONNX's checker refuses is to blame, else we are."""
+        context = onnx.checker.C.CheckerContext()
+        context.ir_version = self.model.ir_version
+        context.opset_imports = dict(self.versions)
+        try:
+            onnx.checker.check_node(node.proto, context)
+        except onnx.checker.ValidationError as refusal:
+            return node.fail(str(refusal).strip().splitlines()[0])
+        return InternalError(f"importing node {node.label!r} ({node.proto.op_type}) failed: {error!r}")
 
     def _subgraph(self, proto: onnx.GraphProto, inputs: Sequence[Value]) -> list[Value]:
         """Import the nodes of a subgraph right here; names of the outer graph are visible in it."""

@@ -34,7 +34,7 @@ def register(
 
     @onnx_op(name, since=since, domain=domain)
     def rule(node: OnnxNode) -> Value | tuple[Value, ...]:
-        constants = {k: v for k, v in node.attributes().items()}
+        constants = node.attributes()
         if unknown := sorted(set(constants) - set(operator.constants)):
             known = ", ".join(operator.constants) or "none"
             raise node.fail(f"attribute {unknown[0]!r} is no compile-time constant of {operator.name} (it has: {known})")

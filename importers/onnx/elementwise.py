@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import numpy as np
 
 from tensorlang.graph import Value, as_dtype
@@ -214,6 +213,14 @@ def quick_gelu(node: OnnxNode) -> Value:
     x = node.input(0)
     scaled = node.add("mul", x, node.constant(node.attr("alpha", 1.702), x))
     return node.add("mul", x, node.add("sigmoid", scaled))
+
+
+@onnx_op("Swish")
+def swish(node: OnnxNode) -> Value:
+    x, alpha = node.input(0), node.attr("alpha", 1.0)
+    if alpha == 1:
+        return node.add("silu", x)
+    return node.add("mul", x, node.add("sigmoid", node.add("mul", x, node.constant(alpha, x))))
 
 
 @onnx_op("Dropout")

@@ -116,16 +116,20 @@ def conv_transpose(node: OnnxNode) -> Value:
     if wanted is None and auto in ("NOTSET", "VALID"):
         pads = tuple(node.attr("pads", (0,) * (2 * n))) if auto == "NOTSET" else (0,) * (2 * n)
     else:
-        begins, ends = [], []
+        begins, ends, grown = [], [], list(extra)
         for i in range(n):
             target = canonical(wanted[-n:][i]) if wanted is not None else x.shape[2 + i] * strides[i]
             reach = (kernel[i] - 1) * dilations[i] + 1
-            total = te.maximum((x.shape[2 + i] - 1) * strides[i] + extra[i] + reach - target, 0)
+            total = canonical((x.shape[2 + i] - 1) * strides[i] + extra[i] + reach - target)
+            if total.op == "const" and total.value < 0:  # larger than the windows reach: zeros at the end
+                grown[i] += -total.value
+            total = canonical(te.maximum(total, 0))
             small = canonical(te.floordiv(total, 2))
             large = canonical(total - small)
             begins.append(small if auto == "SAME_UPPER" else large)
             ends.append(large if auto == "SAME_UPPER" else small)
         pads = tuple(p.value if p.op == "const" else p for p in (*begins, *ends))
+        extra = tuple(grown)
     attrs = {"strides": strides, "pads": pads, "dilations": dilations, "output_padding": extra}
     return node.add("conv_transpose", x, w, *_bias(node), **attrs, group=node.attr("group", 1), layout="NCHW")
 
@@ -290,3 +294,32 @@ def quantize_linear(node: OnnxNode) -> Value:
     limits = np.iinfo(kind.numpy)
     held = node.add("clip", rounded, min=float(limits.min), max=float(limits.max))
     return node.add("cast", held, dtype=kind)
+
+
+def _integers(node: OnnxNode, position: int, zero_position: int, axis: int) -> Value:
+    """An 8-bit operand as i32, less its zero point (one number, or one per row or column along `axis`)."""
+    x = node.input(position)
+    wide = node.add("cast", x, dtype="i32")
+    zero = node.optional(zero_position)
+    if zero is None:
+        return wide
+    if zero.type.ndim == 1 and as_ints(zero.shape) != (1,):
+        zero = node.add("reshape", zero, shape=tuple(zero.shape[0] if a == axis else 1 for a in range(x.type.ndim)))
+    return node.add("sub", wide, node.add("cast", zero, dtype="i32"))
+
+
+@onnx_op("MatMulInteger")
+def matmul_integer(node: OnnxNode) -> Value:
+    a, b = node.input(0), node.input(1)
+    return node.add("matmul", _integers(node, 0, 2, a.type.ndim - 2), _integers(node, 1, 3, b.type.ndim - 1))
+
+
+@onnx_op("ConvInteger")
+def conv_integer(node: OnnxNode) -> Value:
+    """Padding is the zero point, which is zero after it is subtracted."""
+    x = _integers(node, 0, 2, 1)
+    w, kernel = _weight(node)
+    strides, dilations = _spatial(node, "strides", len(kernel)), _spatial(node, "dilations", len(kernel))
+    pads = _pads(node, x.shape[2:], kernel, strides, dilations)
+    attrs = {"strides": strides, "pads": pads, "dilations": dilations, "group": node.attr("group", 1)}
+    return node.add("conv", x, _integers(node, 1, 3, 0), **attrs, layout="NCHW")

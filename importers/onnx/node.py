@@ -101,7 +101,7 @@ class Emitter:
             result = get(op).numpy(*(v.constant for v in inputs if v.constant is not None), **plain_attrs(attrs))
         arrays = result if isinstance(result, tuple) else (result,)
         return [
-            np.ascontiguousarray(a, v.dtype.numpy).reshape(as_ints(v.shape))  # type: ignore[arg-type]
+            np.ascontiguousarray(a, v.dtype.numpy).reshape(as_ints(v.shape))
             for a, v in zip(arrays, outputs, strict=True)
         ]
 

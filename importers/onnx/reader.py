@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TypeAlias
 
 import onnx
 import onnx.external_data_helper
 import onnx.inliner
-from google.protobuf.message import DecodeError
 
 from tensorlang.errors import ModelError
 
 from .registry import canonical_domain, find_rule
 
-Source = str | os.PathLike[str] | bytes | onnx.ModelProto
+Source: TypeAlias = "str | os.PathLike[str] | bytes | onnx.ModelProto"
 
 
 def read_model(source: Source) -> onnx.ModelProto:
@@ -32,6 +32,7 @@ def read_model(source: Source) -> onnx.ModelProto:
         raise ModelError(f"{where} has IR version {model.ir_version}; this build reads up to {onnx.IR_VERSION}")
     if not model.graph.output:
         raise ModelError(f"{where} has no outputs")
+    _check_text(model, where)
     _check_opsets(model, where)
     return _without_functions(model, where)
 
@@ -105,7 +106,7 @@ def _parse(source: Source, where: str) -> onnx.ModelProto:
     model = onnx.ModelProto()
     try:
         model.ParseFromString(content)
-    except DecodeError as error:
+    except Exception as error:  # protobuf's DecodeError, of which there are several implementations
         raise ModelError(f"{where} is not an ONNX model, or is cut off: {error}") from error
     external = [t for t in _tensors(model.graph) if onnx.external_data_helper.uses_external_data(t)]
     if external and folder is None:
@@ -144,6 +145,17 @@ def opset_versions(model: onnx.ModelProto) -> dict[str, int]:
     return {canonical_domain(o.domain): o.version for o in model.opset_import}
 
 
+def _check_text(model: onnx.ModelProto, where: str) -> None:
+    """Names that are not text come out of protobuf as bytes."""
+    names = [t.name for t in _tensors(model.graph)] + [v.name for v in (*model.graph.input, *model.graph.output)]
+    for node in all_nodes(model.graph.node):
+        names += [node.name, node.op_type, node.domain, *node.input, *node.output, *(a.name for a in node.attribute)]
+    names += [d.dim_param for v in model.graph.input for d in v.type.tensor_type.shape.dim]
+    names += [o.domain for o in model.opset_import] + [model.graph.name]
+    if damaged := [n for n in names if not isinstance(n, str)]:
+        raise ModelError(f"{where} is damaged: the name {damaged[0]!r} is not text")
+
+
 def _check_opsets(model: onnx.ModelProto, where: str) -> None:
     versions = opset_versions(model)
     newest = onnx.defs.onnx_opset_version()
@@ -161,26 +173,35 @@ def _without_functions(model: onnx.ModelProto, where: str) -> onnx.ModelProto:
     try:
         if model.functions:
             model = onnx.inliner.inline_local_functions(model)
-        versions = opset_versions(model)
-        lacking = {
-            (node.domain, node.op_type)
-            for node in all_nodes(model.graph.node)
-            if find_rule(node.domain, node.op_type, versions.get(canonical_domain(node.domain), 1)) is None
-            and _is_defined_by_function(node, versions)
-        }
-        if lacking:
-            model = onnx.inliner.inline_selected_functions(model, sorted(lacking), inline_schema_functions=True)
     except Exception as error:
         raise ModelError(f"{where}: its functions cannot be inlined: {error}") from error
-    return model
-
-
-def _is_defined_by_function(node: onnx.NodeProto, versions: dict[str, int]) -> bool:
-    domain = canonical_domain(node.domain)
+    versions = opset_versions(model)
+    lacking: dict[tuple[str, str], list[onnx.NodeProto]] = {}
+    for node in all_nodes(model.graph.node):
+        version = versions.get(canonical_domain(node.domain), 1)
+        if find_rule(node.domain, node.op_type, version) is None:
+            schema = _schema(node, version)
+            if schema is not None and (schema.has_function or schema.has_context_dependent_function):
+                _write_defaults(node, schema)
+                lacking.setdefault((node.domain, node.op_type), []).append(node)
+    if not lacking:
+        return model
     try:
-        schema = onnx.defs.get_schema(node.op_type, versions.get(domain, 1), domain)
+        return onnx.inliner.inline_selected_functions(model, sorted(lacking), inline_schema_functions=True)
+    except Exception:  # onnx's inliner does not know every form; the nodes are then listed as unsupported
+        return model
+
+
+def _schema(node: onnx.NodeProto, version: int) -> onnx.defs.OpSchema | None:
+    try:
+        return onnx.defs.get_schema(node.op_type, version, canonical_domain(node.domain))
     except onnx.defs.SchemaError:
-        return False
-    return bool(schema.has_function or schema.has_context_dependent_function)
+        return None
 
 
+def _write_defaults(node: onnx.NodeProto, schema: onnx.defs.OpSchema) -> None:
+    """Make defaults explicit: function bodies refer to attributes, and the inliner does not look defaults up."""
+    given = {a.name for a in node.attribute}
+    for name, attribute in schema.attributes.items():
+        if name not in given and attribute.default_value.type != onnx.AttributeProto.UNDEFINED:
+            node.attribute.append(attribute.default_value)

@@ -352,4 +352,5 @@ def depth_to_space(node: OnnxNode) -> Value:
 
 @onnx_op("SpaceToDepth")
 def space_to_depth(node: OnnxNode) -> Value:
-    return node.add("space_to_depth", node.input(0), blocksize=node.attr("blocksize"))
+    mode = node.choice("mode", "DCR", "CRD")
+    return node.add("space_to_depth", node.input(0), blocksize=node.attr("blocksize"), mode=mode)

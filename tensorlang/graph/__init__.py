@@ -1,6 +1,10 @@
 """Graph IR (layer 6): what importers and passes build on. Importing it fills the operator registry."""
 
+from tensorlang.graph import ops as ops
+from tensorlang.graph.dims import canonical, product, shape_constraints, size_quotient
 from tensorlang.graph.ir import Graph, Node, TensorType, Value, constant, dim
+from tensorlang.graph.ops.custom import register_operator
+from tensorlang.graph.reference import evaluate
 from tensorlang.graph.registry import (
     COMPOUND,
     CONTRACTION,
@@ -17,10 +21,6 @@ from tensorlang.graph.registry import (
     op,
 )
 from tensorlang.graph.rewrite import live_nodes
-from tensorlang.graph import ops as ops  # noqa: I001  after ir and registry, which it imports
-from tensorlang.graph.dims import canonical, product, shape_constraints, size_quotient
-from tensorlang.graph.ops.custom import register_operator
-from tensorlang.graph.reference import evaluate
 from tensorlang.ir.dtype import DType, dtype as as_dtype
 from tensorlang.ir.expr import Expr
 

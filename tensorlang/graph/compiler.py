@@ -16,8 +16,10 @@ from tensorlang.codegen.native import CpuTarget, compile_source
 from tensorlang.codegen.native.compile import pool_object
 from tensorlang.config import Settings
 from tensorlang.graph.ir import Graph
+from tensorlang.graph.ops.custom import CustomOp
 from tensorlang.graph.passes import Group, fuse, optimize
 from tensorlang.graph.program import Program, emit_program
+from tensorlang.graph.registry import get
 from tensorlang.ir.stmt import PrimFunc
 from tensorlang.runtime.artifact import FORMAT, Artifact
 
@@ -37,6 +39,11 @@ class Clock:
         finally:
             elapsed = process_time() - begun - (sum(self.seconds.values()) - inner)
             self.seconds[name] = self.seconds.get(name, 0.0) + elapsed
+
+
+def is_reproducible(graph: Graph) -> bool:
+    """Whether the model's file alone says what the graph computes; a custom operator is code of this process."""
+    return not any(isinstance(get(node.op), CustomOp) for node in graph.nodes)
 
 
 def compile_graph(graph: Graph, target: str, settings: Settings, clock: Clock | None = None) -> Artifact:

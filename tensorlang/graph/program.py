@@ -14,6 +14,8 @@ offset that is needed more than once.
 
 from __future__ import annotations
 
+import builtins
+import keyword
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from tensorlang.build import LoweredKernel, prepare
+from tensorlang.codegen import intrinsics
 from tensorlang.codegen.emit import HEADER
 from tensorlang.codegen.expr_printer import ExprPrinter
 from tensorlang.errors import InternalError, ModelError
@@ -38,6 +41,8 @@ from tensorlang.te import compute, create_prim_func, placeholder
 
 Lower = Callable[[PrimFunc, str], LoweredKernel]
 
+# Names that mean something in emitted code: a kernel called `sigmoid` would hide the function that others call.
+_TAKEN = frozenset((*intrinsics.__all__, *dir(builtins), *keyword.kwlist, "main"))
 MAIN_SIGNATURE = "i64 arena, i64 weights, i64* inputs, i64* outputs, i64* dims"
 _ARITHMETIC = frozenset(("add", "sub", "mul", "div", "min", "max", "neg", "call", "floordiv", "floormod", "select"))
 
@@ -199,7 +204,7 @@ class _Builder:
         if re.search(r"_p\d+$", base):  # what a kernel's chunks are called
             base += "_"
         name, serial = base, 1
-        while name in self.kernels or name == "main":
+        while name in self.kernels or name in _TAKEN:
             name, serial = f"{base}_{serial}", serial + 1
         return name
 

@@ -48,7 +48,8 @@ def evaluate(
                 if not readers[value]:
                     values.pop(value, None)
     names = graph.output_names or [v.name for v in graph.outputs]
-    return {name: np.ascontiguousarray(contents(v)).reshape(np.shape(contents(v))) for name, v in zip(names, graph.outputs, strict=True)}
+    results = {name: contents(v) for name, v in zip(names, graph.outputs, strict=True)}
+    return {name: np.ascontiguousarray(a).reshape(a.shape) for name, a in results.items()}
 
 
 def bind_inputs(graph: Graph, feeds: Mapping[str, np.ndarray]) -> tuple[dict[Value, np.ndarray], dict[Expr, int]]:

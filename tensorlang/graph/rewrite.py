@@ -123,9 +123,7 @@ class Rewriter:
             types = [v.type for v in node.outputs]
         else:
             types = get(node.op).infer(*(v.type for v in inputs), **node.attrs)
-        moved.outputs = [
-            Value(v.name, t, moved, data=v.data) for v, t in zip(node.outputs, types, strict=True)
-        ]
+        moved.outputs = [Value(v.name, t, moved, data=v.data) for v, t in zip(node.outputs, types, strict=True)]
         for old, new in zip(node.outputs, moved.outputs, strict=True):
             self._uses[new] = self._uses.get(old, 0)
         return self._place(moved)
@@ -182,7 +180,7 @@ class Rewriter:
         outputs = [self[v] for v in self.graph.outputs]
         nodes = live_nodes(list(self.nodes), outputs)
         same = len(nodes) == len(self.graph.nodes) and all(
-            a is b for a, b in zip(nodes + outputs, self.graph.nodes + self.graph.outputs, strict=True)
+            a is b for a, b in zip([*nodes, *outputs], [*self.graph.nodes, *self.graph.outputs], strict=True)
         )
         return self.graph if same else with_body(self.graph, nodes, outputs)
 
@@ -252,11 +250,11 @@ def topological(nodes: Sequence[Node]) -> list[Node]:
             if state.get(node) is None:
                 state[node] = 1
                 for value in reversed(node.inputs):
-                    producer = value.producer
-                    if producer in inside and state.get(producer) != 2:
-                        if state.get(producer) == 1:
-                            raise InternalError(f"cycle through {producer!r}")
-                        stack.append(producer)
+                    before = value.producer
+                    if before is not None and before in inside and state.get(before) != 2:
+                        if state.get(before) == 1:
+                            raise InternalError(f"cycle through {before!r}")
+                        stack.append(before)
             else:
                 stack.pop()
                 state[node] = 2
@@ -271,6 +269,17 @@ def producer(value: Value, op: str) -> Node | None:
     """The node that computes `value`, if it is an `op`."""
     node = value.producer
     return node if node is not None and node.op == op else None
+
+
+def array_of(value: Value) -> np.ndarray:
+    """The array of a constant.
+
+    Raises:
+        InternalError: `value` is none.
+    """
+    if value.constant is None:
+        raise InternalError(f"{value!r} is not a constant")
+    return value.constant
 
 
 def scalar(value: Value) -> float | int | bool | None:

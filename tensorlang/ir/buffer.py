@@ -10,12 +10,16 @@ if TYPE_CHECKING:
     from tensorlang.ir.expr import Expr
 
 
+SCOPES = ("global", "local", "shared", "packed")
+
+
 class Buffer:
     """Row-major memory of `shape` elements of `dtype`; never mutated after construction.
 
     Attributes:
         scope: `"global"` (a parameter, or workspace shared by all iterations), `"local"` (private to the iteration that
-            allocates it: a register tile or a small stack array), `"shared"` (one GPU thread block).
+            allocates it: a register tile or a small stack array), `"shared"` (one GPU thread block). `"packed"` is global
+            memory that holds an operand rearranged for the loops that read it.
     """
 
     __slots__ = ("dtype", "name", "scope", "shape", "__weakref__")

@@ -458,6 +458,8 @@ def call_dtype(name: str, args: tuple[Expr, ...]) -> DType | None:
     if not args:
         return None
     known = INTRINSICS.get(name)
+    if known is not None and known.result == "scalar":
+        return args[0].dtype.scalar
     scalar = bool_ if known is not None and known.result == "bool" else args[0].dtype
     return scalar.with_lanes(max(a.dtype.lanes for a in args))
 
@@ -490,8 +492,10 @@ def rebuild(e: Expr, args: tuple[Expr, ...]) -> Expr:
     if e.op == "cast":
         return cast(e.dtype.scalar, args[0])
     if e.op == "call":
-        lanes = max((a.dtype.lanes for a in args), default=1)
-        return _make("call", e.dtype.with_lanes(lanes), args, e.value)
+        inferred = call_dtype(e.value, args)
+        if inferred is None or e.dtype != call_dtype(e.value, e.args):  # the call said otherwise
+            inferred = e.dtype.with_lanes(max((a.dtype.lanes for a in args), default=1))
+        return _make("call", inferred, args, e.value)
     if e.op in ("ramp", "broadcast"):
         return _make(e.op, e.dtype, args)
     if e.op == "reduce":

@@ -139,16 +139,14 @@ def evaluate_size(e: Expr, sizes: Mapping[Expr, int]) -> int:
 
 def _compile(func: PrimFunc, variant: Variant) -> tuple[Callable[..., None], list[Site]]:
     source, namespace, sites = python_source(func, variant)
-    exec(compile(source, f"<interpreter: {func.name}>", "exec"), namespace)  # noqa: S102: our own text
+    exec(compile(source, f"<interpreter: {func.name}>", "exec"), namespace)  # text of our own making
     return namespace["kernel"], sites
 
 
 class _Runtime:
     """What the generated source calls: memory, vectors, and the less frequent conversions."""
 
-    def __init__(
-        self, func: PrimFunc, sites: list[Site], variant: Variant, order: str, seed: int, on_access: OnAccess | None
-    ):
+    def __init__(self, func: PrimFunc, sites: list[Site], variant: Variant, order: str, seed: int, on_access: OnAccess | None):
         self.func, self.sites, self.variant, self.on_access = func, sites, variant, on_access
         self.rng = random.Random(seed) if order == "shuffled" else None
 
@@ -195,9 +193,7 @@ class _Runtime:
                 self.access(kind, site, tuple(int(i[lane]) for i in lanes), env)
         return tuple(lanes) if mask is None else tuple(np.where(mask, i, 0) for i in lanes)
 
-    def vector_load(
-        self, site: int, array: np.ndarray, index: tuple[Any, ...], mask: Any, env: tuple[int, ...]
-    ) -> np.ndarray:
+    def vector_load(self, site: int, array: np.ndarray, index: tuple[Any, ...], mask: Any, env: tuple[int, ...]) -> np.ndarray:
         lanes = self._lanes("read", site, array, index, mask, env)
         if mask is None:
             return array[lanes]

@@ -456,9 +456,7 @@ class _Source:
         if op == "call":
             if e.value not in INTRINSICS:
                 raise InternalError(f"{self.func.name}: unknown intrinsic {e.value}")
-            typed = (
-                x if a.dtype.lanes > 1 else f"{self.numpy_type(a.dtype)}({x})" for a, x in zip(e.args, args, strict=True)
-            )
+            typed = (x if a.dtype.lanes > 1 else f"{self.numpy_type(a.dtype)}({x})" for a, x in zip(e.args, args, strict=True))
             return f"R.call({e.value!r}, {self.dtype(e.dtype)}, {_tuple(typed)})"
         if op in ("floordiv", "floormod") and e.dtype.is_int:
             return f"R.int_divide({op!r}, {args[0]}, {args[1]}, {self.mask})"

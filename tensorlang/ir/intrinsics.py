@@ -1,4 +1,4 @@
-"""The pure functions an expression may call: name -> arity, result type, and the meaning in NumPy (the definition)."""
+"""The pure functions that an expression may call: name -> arity, result type, and the meaning in NumPy (the definition)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Intrinsic:
     """A pure scalar function.
 
     Attributes:
-        result: "same" (the first argument's type), or "bool".
+        result: "same" (the first argument's type), "bool", or "scalar" (a vector's lanes combined into one of its type).
         numpy: its meaning on NumPy arrays; native code agrees within the error bound stated at its lowering.
     """
 
@@ -68,5 +68,10 @@ INTRINSICS: dict[str, Intrinsic] = {
         Intrinsic("bitwise_not", 1, np.invert),
         Intrinsic("left_shift", 2, np.left_shift),
         Intrinsic("right_shift", 2, _right_shift),
+        # Horizontal reductions, made by lowering; native code may combine the lanes in any order.
+        Intrinsic("vreduce_add", 1, lambda v: np.add.reduce(v, dtype=v.dtype), "scalar"),
+        Intrinsic("vreduce_mul", 1, lambda v: np.multiply.reduce(v, dtype=v.dtype), "scalar"),
+        Intrinsic("vreduce_max", 1, lambda v: np.maximum.reduce(v), "scalar"),
+        Intrinsic("vreduce_min", 1, lambda v: np.minimum.reduce(v), "scalar"),
     ]
 }

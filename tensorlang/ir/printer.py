@@ -217,9 +217,7 @@ class _Printer:
         outer = [(self.expr(it.extent), self.expr(it.binding)) for it in s.iters]
         where = [] if is_const(s.predicate) and s.predicate.value else [f"where={self.expr(s.predicate)}"]
         # An iteration variable bound outside too (a block inside itself) would be forgotten below: keep the outer name.
-        hidden: dict[Expr | Buffer, str] = {
-            it.var: self.names.of[it.var] for it in s.iters if it.var in self.names.of
-        }
+        hidden: dict[Expr | Buffer, str] = {it.var: self.names.of[it.var] for it in s.iters if it.var in self.names.of}
         items = [quote(s.name)]
         for it, (extent, binding) in zip(s.iters, outer, strict=True):
             items.append(f"{self.names.define(it.var)}={self.iteration(it, extent, binding)}")

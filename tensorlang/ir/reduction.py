@@ -49,11 +49,13 @@ def init_store(block: Block) -> Store:
 
 
 def init_nest(block: Block, loops: list[For], name: str) -> Stmt:
-    """The initialisation of `block` over the spatial loops among `loops` (fresh copies of them), as a stage `name`."""
-    reduce_vars = reduce_loop_vars(block)
+    """The initialisation of `block` over the spatial loops among `loops` (fresh copies of them), as a stage `name`.
+
+    A loop that runs over elements and the reduction at once (two fused loops) is copied too, and initialises repeatedly.
+    """
     spatial = [it for it in block.iters if it.kind == "spatial"]
     spatial_vars = {v for it in spatial for v in free_vars(it.binding)}
-    copied = [f for f in loops if f.var in spatial_vars and f.var not in reduce_vars]
+    copied = [f for f in loops if f.var in spatial_vars]
     renamed = {f.var: var(f.var.name) for f in copied}
     fresh = {it.var: var(it.var.name) for it in spatial}
     init = init_store(block)
@@ -81,3 +83,11 @@ def conjuncts_free_of(predicate: Expr, variables: set[Expr]) -> Expr:
         a, b = (conjuncts_free_of(p, variables) for p in predicate.args)
         return a & b
     return const(True) if free_vars(predicate) & variables else predicate
+
+
+def conjuncts_on(predicate: Expr, variables: set[Expr]) -> Expr:
+    """The conjuncts of `predicate` that mention `variables`: the other ones."""
+    if predicate.op == "and":
+        a, b = (conjuncts_on(p, variables) for p in predicate.args)
+        return a & b
+    return predicate if free_vars(predicate) & variables else const(True)

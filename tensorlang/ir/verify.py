@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 from tensorlang.errors import InternalError
-from tensorlang.ir.buffer import Buffer
+from tensorlang.ir.buffer import SCOPES, Buffer
 from tensorlang.ir.dtype import DType
 from tensorlang.ir.expr import BINARY, COMPARE, Expr, call_dtype
 from tensorlang.ir.intrinsics import INTRINSICS
@@ -22,7 +22,6 @@ from tensorlang.ir.visitor import walk, walk_stmt
 
 GPU_AXES = ("blockIdx.", "threadIdx.", "vthread")
 ITER_KINDS = ("spatial", "reduce")
-SCOPES = ("global", "local", "shared")
 
 
 def verify(func: PrimFunc) -> None:

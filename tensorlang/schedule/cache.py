@@ -9,14 +9,24 @@ from tensorlang.errors import ScheduleError
 from tensorlang.ir.buffer import Buffer
 from tensorlang.ir.expr import Expr, const, load, lt, select, var
 from tensorlang.ir.stmt import Allocate, Block, For, Iter, PrimFunc, Stmt, Store, seq
-from tensorlang.ir.tree import block_path, drop_allocation, replace_stmt, sole_ancestor
+from tensorlang.ir.tree import (
+    block_path,
+    drop_allocation,
+    loops_of,
+    path_to,
+    replace_stmt,
+    sole_ancestor,
+    written_buffer,
+)
 from tensorlang.ir.visitor import blocks, map_exprs, replace_buffers, rewrite, substitute, walk_stmt
-from tensorlang.schedule.compute import producer, readers
+from tensorlang.schedule.compute import readers
 from tensorlang.symbolic.simplify import simplify
 
 
-def _unique(func: PrimFunc, name: str) -> str:
+def unique_name(func: PrimFunc, name: str) -> str:
+    """`name`, or `name_1` and so on, that no stage or buffer of `func` has."""
     taken = {b.name for b in blocks(func.body)} | {b.name for b in func.buffers}
+    taken |= {s.buffer.name for s in walk_stmt(func.body) if isinstance(s, Allocate)}
     candidate, serial = name, 1
     while candidate in taken:
         candidate, serial = f"{name}_{serial}", serial + 1
@@ -42,29 +52,47 @@ def cache_read(func: PrimFunc, buffer: Buffer, scope: str, stages: list[str]) ->
     names = stages or [b.name for b in readers(func, buffer)]
     if not names:
         raise ScheduleError(f"cache_read: no stage reads {buffer.name}")
-    name = _unique(func, f"{buffer.name}_{scope}")
-    copy = Buffer(name, buffer.shape, buffer.dtype, "global" if scope == "global" else scope)
+    if around := _loop_around(func, buffer):
+        raise ScheduleError(f"cache_read: {buffer.name} is private to loop {around.var.name}; call cache_read before compute_at")
+    writers = [b.name for b in blocks(func.body) if written_buffer(b) is buffer]
+    name = unique_name(func, f"{buffer.name}_{scope}")
+    copy = Buffer(name, buffer.shape, buffer.dtype, scope)
     body = func.body
-    first: Stmt | None = None
     for reader in names:
         path = block_path(body, reader)
         if not path:
             raise ScheduleError(f"cache_read: no stage {reader}")
+        if reader in writers:
+            raise ScheduleError(f"cache_read: {reader} writes {buffer.name}; only stages after it can read a copy")
         block = path[-1]
         new = replace_buffers(block, {buffer: copy})
         if new is block:
             raise ScheduleError(f"cache_read: {reader} does not read {buffer.name}")
         body = replace_stmt(body, block, new)
     nest = _copy_nest(name, buffer, copy)
-    writer = producer(func, buffer)
-    if writer is None:  # a parameter: the copy goes before everything that reads it
-        path = block_path(body, names[0])
-        first = _root_child(path)
-        body = replace_stmt(body, first, seq(nest, first))
-    else:
-        last = _root_child(block_path(body, writer.name))
-        body = replace_stmt(body, last, seq(last, nest))
+    roots = list(dict.fromkeys(_root_child(block_path(body, b.name)) for b in blocks(body)))
+    if writers:
+        last = max(roots.index(_root_child(block_path(body, w))) for w in writers)
+        body = replace_stmt(body, roots[last], seq(roots[last], nest))
+    else:  # a parameter: the copy goes before everything that reads it
+        first = min(roots.index(_root_child(block_path(body, r))) for r in names)
+        last = first - 1
+        body = replace_stmt(body, roots[first], seq(nest, roots[first]))
+    if early := [r for r in names if roots.index(_root_child(block_path(body, r))) <= last]:
+        raise ScheduleError(f"cache_read: {early[0]} reads {buffer.name} in the loops that write it")
     return func.with_body(Allocate(copy, body)), name
+
+
+def _loop_around(func: PrimFunc, buffer: Buffer) -> For | None:
+    """The loop inside which `buffer` is allocated, if any: every iteration has its own."""
+    loops = loops_of(path_to(func.body, lambda s: isinstance(s, Allocate) and s.buffer is buffer))
+    return loops[-1] if loops else None
+
+
+def _shared_loop(path: list[Stmt]) -> For | None:
+    """The innermost loop around the stage at the end of `path` that holds other statements too."""
+    top = sole_ancestor(path)
+    return next((s for s in reversed(path[: path.index(top)]) if isinstance(s, For)), None)
 
 
 def _root_child(path: list[Stmt]) -> Stmt:
@@ -83,8 +111,14 @@ def cache_write(func: PrimFunc, stage: str, scope: str) -> tuple[PrimFunc, str]:
     if not isinstance(block, Block) or not isinstance(block.body, Store):
         raise ScheduleError(f"cache_write: no stage {stage}")
     buffer = block.body.buffer
-    name = _unique(func, f"{stage}_{scope}")
-    inner = Buffer(name, buffer.shape, buffer.dtype, "global" if scope == "global" else scope)
+    if others := [b.name for b in blocks(func.body) if b is not block and written_buffer(b) is buffer]:
+        raise ScheduleError(f"cache_write: {buffer.name} is written by {others[0]} too")
+    if around := _shared_loop(path):
+        raise ScheduleError(
+            f"cache_write: {stage} is computed inside loop {around.var.name} with other stages; call cache_write first"
+        )
+    name = unique_name(func, f"{stage}_{scope}")
+    inner = Buffer(name, buffer.shape, buffer.dtype, scope)
     new = replace_buffers(replace(block, name=name), {buffer: inner})
     nest = sole_ancestor(path)
     moved = replace_stmt(nest, block, new)
@@ -105,6 +139,10 @@ def transform_layout(func: PrimFunc, stage: str, index_map: Callable[..., object
     if not isinstance(block, Block) or not isinstance(block.body, Store) or block.init is not None:
         raise ScheduleError(f"transform_layout: {stage} is not a plain stage (a reduction is copied first: cache_write)")
     old = block.body.buffer
+    if around := _shared_loop(path):
+        raise ScheduleError(
+            f"transform_layout: {stage} is computed inside loop {around.var.name} with other stages; call transform_layout first"
+        )
     if old in func.params:
         raise ScheduleError(f"transform_layout: {old.name} is a parameter, whose layout is the caller's; cache_read it first")
     own = tuple(it.var for it in block.iters)

@@ -198,6 +198,8 @@ def compute_inline(func: PrimFunc, stage: str) -> PrimFunc:
         raise ScheduleError(f"compute_inline: {stage} does not write its elements in the order of its axes")
     if any(e.value is buffer for e in loads(store.value)):
         raise ScheduleError(f"compute_inline: {stage} reads itself")
+    if others := [b.name for b in blocks(func.body) if b is not block and written_buffer(b) is buffer]:
+        raise ScheduleError(f"compute_inline: {buffer.name} is written by {others[0]} too")
 
     def inline(e: Expr) -> Expr | None:
         if e.op != "load" or e.value is not buffer:

@@ -20,16 +20,16 @@ from tensorlang.ir.tree import block_path, loop_path, loops_of, read_buffers, wr
 from tensorlang.ir.visitor import free_vars, substitute, walk_stmt
 from tensorlang.symbolic.access import Access, accesses
 from tensorlang.symbolic.affine import polynomial
-from tensorlang.symbolic.integer_set import (
+from tensorlang.symbolic.conflict import (
     Counterexample,
     Sides,
-    Unknown,
     conflict,
     determined_variables,
     lexicographically_before,
     show_values,
     uncovered,
 )
+from tensorlang.symbolic.integer_set import Unknown
 from tensorlang.symbolic.interval import SIZE, RangesLike
 
 
@@ -83,14 +83,13 @@ def _check_independent(func: PrimFunc, loop: For, primitive: str) -> Verdict:
 
     doubt: Verdict | None = None
     for a, b in _pairs(path):
-        same_point_agrees = a.block is b.block and a.block is not None and not _reads_own_result(a.block)
         found = conflict(
             a,
             b,
             shared,
             ordered if a is b else different,
             apart=loop.var,
-            ignore_same_instance=same_point_agrees,
+            ignore_same_instance=_same_point_agrees(a, b),
             sizes=_sizes(func),
         )
         if isinstance(found, Counterexample):
@@ -146,9 +145,16 @@ def check_reorder(func: PrimFunc, order: Sequence[For]) -> Verdict:
             return and_(flipped, _may_not_swap(a, b, sides))
 
         for first, second in ((a, b),) if a is b else ((a, b), (b, a)):
-            if _cannot_turn(first, second, chain):
+            if _cannot_turn(first, second, shared, chain):
                 continue
-            found = conflict(first, second, shared, turned_round, sizes=_sizes(func))
+            found = conflict(
+                first,
+                second,
+                shared,
+                turned_round,
+                ignore_same_instance=_same_point_agrees(a, b),
+                sizes=_sizes(func),
+            )
             if isinstance(found, Counterexample):
                 names = ", ".join(v.name for v in new)
                 reason = f"the order {names} turns round two iterations that depend on each other: {_both(first, second)}"
@@ -160,7 +166,7 @@ def check_reorder(func: PrimFunc, order: Sequence[For]) -> Verdict:
     return doubt or PROVED
 
 
-def _cannot_turn(a: Access, b: Access, chain: Sequence[Expr]) -> bool:
+def _cannot_turn(a: Access, b: Access, shared: Sequence[Expr], chain: Sequence[Expr]) -> bool:
     """The usual case, without integer sets: an element determines all loops but those of its reduction.
 
     Then all its points are of one pass, which commute; and where the reduction's variables grow with their loops, the
@@ -174,7 +180,8 @@ def _cannot_turn(a: Access, b: Access, chain: Sequence[Expr]) -> bool:
         return False
     reduced = reduce_loop_vars(a.block)
     free = [v for v in chain if v not in reduced]
-    return not (set(free) - determined_variables(a.indices, ranges))
+    own = {v: extent for v, extent in a.loops if v not in shared}
+    return not (set(free) - determined_variables(a.indices, own))
 
 
 def _grows(e: Expr, ranges: RangesLike) -> bool:
@@ -200,6 +207,48 @@ def _may_not_swap(a: Access, b: Access, sides: Sides) -> Expr:
                     first = and_(first, eq(substitute(it.binding, side), 0))
             result = or_(result, first)
     return result
+
+
+def check_shift_inwards(func: PrimFunc, loop: For) -> Verdict:
+    """Whether some points of `loop` may be executed twice (`split(tail="shift_inwards")`): not those of a reduction."""
+    for s in walk_stmt(loop):
+        if isinstance(s, Block) and loop.var in reduce_loop_vars(s):
+            reason = f"{loop.var.name} is a reduction loop of {s.name}: points executed twice would count twice"
+            return Verdict("refuted", reason, None, 'split it with tail="guard"', (loop, s))
+    return PROVED
+
+
+def check_decompose_reduction(func: PrimFunc, stage: str, loop: For) -> Verdict:
+    """Whether `stage` may be initialised before `loop`, all at once.
+
+    Not if an element is computed in several passes inside `loop` (tiles shifted inwards), each from its initial value.
+    """
+    path = block_path(func.body, stage)
+    block = _last_block(path)
+    reduced = reduce_loop_vars(block)
+    around = loops_of(path)
+    start = next((n for n, f in enumerate(around) if f is loop), len(around))
+    passes = [f.var for f in around[start:] if f.var not in reduced]
+
+    def in_different_passes(sides: Sides) -> Expr:
+        result: Expr = const(False)
+        for v in passes:
+            result = or_(result, ne(sides[0][v], sides[1][v]))
+        return result
+
+    for access in accesses(path):
+        if not access.write:
+            continue
+        own = {f.var: f.extent for f in around[start:]}
+        if not set(passes) - determined_variables(access.indices, own):
+            continue
+        found = conflict(access, access, [f.var for f in around[:start]], in_different_passes, sizes=_sizes(func))
+        if isinstance(found, Counterexample):
+            reason = f"inside {loop.var.name}, {stage} computes an element twice, each time from its initial value"
+            return Verdict("refuted", reason, found, "decompose it further inside", (loop, block))
+        if isinstance(found, Unknown):
+            return Verdict("unknown", found.reason)
+    return PROVED
 
 
 def check_compute_at(func: PrimFunc, stage: str, loop: For) -> Verdict:
@@ -271,6 +320,11 @@ def _pairs(path: Sequence[Stmt]) -> Iterator[tuple[Access, Access]]:
 def _private(s: Stmt) -> set[Buffer]:
     """Buffers that live inside `s`: every execution of it has its own."""
     return {n.buffer for n in walk_stmt(s) if isinstance(n, Allocate)}
+
+
+def _same_point_agrees(a: Access, b: Access) -> bool:
+    """Whether both are accesses of one block that stores the same value each time a point of it is computed."""
+    return a.block is not None and a.block is b.block and not _reads_own_result(a.block)
 
 
 def _reads_own_result(block: Block) -> bool:

@@ -7,9 +7,10 @@ from typing import Any
 
 from tensorlang.errors import ScheduleError
 from tensorlang.ir.expr import Expr, const, lt, minimum, var, wrap
+from tensorlang.ir.reduction import reduce_loop_vars
 from tensorlang.ir.stmt import Block, For, PrimFunc, Stmt
-from tensorlang.ir.tree import guard_blocks, loop_path, replace_stmt
-from tensorlang.ir.visitor import free_vars, map_exprs, substitute_stmt, walk_stmt
+from tensorlang.ir.tree import guard_blocks, loop_path, read_buffers, replace_stmt, written_buffer
+from tensorlang.ir.visitor import blocks, free_vars, map_exprs, substitute_stmt, walk_stmt
 from tensorlang.symbolic.bounds import prove
 from tensorlang.symbolic.simplify import simplify
 
@@ -32,6 +33,11 @@ def split(func: PrimFunc, loop: For, factor: Expr, tail: str) -> tuple[PrimFunc,
     if tail == "shift_inwards" and not divides:
         if not prove(factor <= n, {}):
             raise ScheduleError(f"tail='shift_inwards' needs {factor} <= {n}, which is not known")
+        if block := _accumulates_across(loop):
+            raise ScheduleError(
+                f"split: tail='shift_inwards' would add points of {block.name} twice: {name} is a reduction loop of it or inside "
+                'one; use tail="guard"'
+            )
         start = minimum(start, n - factor)
     value = start + inner
     body = substitute_stmt(loop.body, {loop.var: value})
@@ -40,6 +46,16 @@ def split(func: PrimFunc, loop: For, factor: Expr, tail: str) -> tuple[PrimFunc,
     body = simplify_bindings(body, {outer: count, inner: factor})
     new = For(outer, count, loop.kind, For(inner, factor, "serial", body), loop.annotations)
     return func.with_body(replace_stmt(func.body, loop, new)), (outer, inner)
+
+
+def _accumulates_across(loop: For) -> Block | None:
+    """A block in `loop` that goes on accumulating, in a later iteration of a loop outside or of `loop` itself, into what an
+    iteration of `loop` computed."""
+    inside = {s.var for s in walk_stmt(loop.body) if isinstance(s, For)}
+    for block in blocks(loop):
+        if written_buffer(block) in read_buffers(block) and reduce_loop_vars(block) - inside:
+            return block
+    return None
 
 
 def _divides(n: Expr, factor: Expr) -> bool:

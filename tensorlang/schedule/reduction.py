@@ -6,10 +6,11 @@ from dataclasses import replace
 
 from tensorlang.errors import InternalError, ScheduleError
 from tensorlang.ir.buffer import Buffer
-from tensorlang.ir.expr import Expr, load, var
+from tensorlang.ir.expr import Expr, load, select, var
 from tensorlang.ir.reduction import (
     COMBINE,
     conjuncts_free_of,
+    conjuncts_on,
     init_nest,
     init_store,
     reduce_loop_vars,
@@ -19,6 +20,7 @@ from tensorlang.ir.reduction import (
 from tensorlang.ir.stmt import Allocate, Block, For, Iter, PrimFunc, Stmt, Store, seq
 from tensorlang.ir.tree import block_path, loops_of, own_loops, replace_stmt, sole_ancestor
 from tensorlang.ir.visitor import free_vars, substitute
+from tensorlang.schedule.cache import unique_name
 from tensorlang.symbolic.affine import linear_form
 
 
@@ -36,8 +38,8 @@ def rfactor(func: PrimFunc, stage: str, loop: For, factor_axis: int) -> tuple[Pr
     reduction = reduction_of(block)
     if reduction is None:
         raise ScheduleError(f"rfactor: {stage} is not a reduction")
-    if loop.var in free_vars(block.predicate) and block.predicate.op not in ("lt", "and", "le"):
-        raise ScheduleError(f"rfactor: the guard of {stage} on {loop.var.name} cannot be carried over")
+    if block.init is None:
+        raise ScheduleError(f"rfactor: the initialisation of {stage} was split off already; call rfactor before")
     nest = own_loops(path)
     if not any(f is loop for f in nest):
         raise ScheduleError(f"rfactor: {loop.var.name} does not belong to {stage} alone")
@@ -49,6 +51,9 @@ def rfactor(func: PrimFunc, stage: str, loop: For, factor_axis: int) -> tuple[Pr
     reduce_loops = [
         v for v in all_loops if any(it.kind == "reduce" and v in free_vars(it.binding) for it in block.iters)
     ]
+    spatial_vars = {v for it in block.iters if it.kind == "spatial" for v in free_vars(it.binding)}
+    if mixed := [v.name for v in reduce_loops if v in spatial_vars]:
+        raise ScheduleError(f"rfactor: loop {mixed[0]} runs over output elements and the reduction of {stage} at once")
     part_var = var(f"v{loop.var.name}")
     iters: list[Iter] = []
     mapping: dict[Expr, Expr] = {}
@@ -79,17 +84,22 @@ def rfactor(func: PrimFunc, stage: str, loop: For, factor_axis: int) -> tuple[Pr
     def with_part(index: tuple[Expr, ...], part: Expr) -> tuple[Expr, ...]:
         return (*index[:position], part, *index[position:])
 
-    partial = Buffer(f"{buffer.name}_rf", with_part(buffer.shape, loop.extent), buffer.dtype)
-    name = f"{stage}_rf"
+    partial = Buffer(unique_name(func, f"{buffer.name}_rf"), with_part(buffer.shape, loop.extent), buffer.dtype)
+    name = unique_name(func, f"{stage}_rf")
     index = with_part(tuple(substitute(i, mapping) for i in reduction.store.indices), part_var)
-    source = substitute(reduction.source, mapping)
     init = init_store(block)
+    # A guard on reduction loops moves into the source: the partial result must be initialised where the guard excludes it.
+    kept_guard = conjuncts_free_of(block.predicate, set(reduce_loops))
+    reduce_guard = conjuncts_on(block.predicate, set(reduce_loops))
+    if stray := free_vars(reduce_guard) & (set(all_loops) - set(reduce_loops)):
+        raise ScheduleError(f"rfactor: the guard {reduce_guard} of {stage} mixes reduction loops with {next(iter(stray)).name}")
+    source = select(substitute(reduce_guard, inner_of), substitute(reduction.source, mapping), init.value)
     rf_block = Block(
         name,
         (*iters[:position], part_iter, *iters[position:], *reduce_iters),
         Store(partial, index, COMBINE[reduction.kind](load(partial, index), source)),
         Store(partial, index, init.value),
-        block.predicate,
+        kept_guard,
         block.annotations,
     )
     rf_nest: Stmt = rf_block
@@ -114,7 +124,7 @@ def rfactor(func: PrimFunc, stage: str, loop: For, factor_axis: int) -> tuple[Pr
             ),
         ),
         init,
-        substitute(conjuncts_free_of(block.predicate, set(reduce_loops)), renamed),
+        substitute(kept_guard, renamed),
         block.annotations,
     )
     inner = For(renamed[loop.var], loop.extent, "serial", final)
@@ -142,7 +152,7 @@ def decompose_reduction(func: PrimFunc, stage: str, loop: For) -> tuple[PrimFunc
     reduce_vars = reduce_loop_vars(block)
     if outside := [f.var.name for f in loops[:at] if f.var in reduce_vars]:
         raise ScheduleError(f"decompose_reduction: the reduction loop {outside[0]} is outside of {loop.var.name}")
-    name = f"{stage}_init"
+    name = unique_name(func, f"{stage}_init")
     init = init_nest(block, loops[at:], name)
     body = replace_stmt(loop, block, replace(block, init=None))
     return func.with_body(replace_stmt(func.body, loop, seq(init, body))), name

@@ -199,16 +199,17 @@ class Stage:
     # -- reductions ------------------------------------------------------------------------------------------------
     def rfactor(self, loop: Loop, factor_axis: int = 0) -> Stage:
         """Split the reduction along `loop` into partial results (a new stage, returned) and their combination."""
-        name = f"{self.name}_rf"
+        made: list[str] = []
 
         def run(func: PrimFunc) -> tuple[PrimFunc, list[Expr]]:
-            new, _ = reduction.rfactor(func, self.name, self._schedule._for(loop, "rfactor"), factor_axis)
+            new, name = reduction.rfactor(func, self.name, self._schedule._for(loop, "rfactor"), factor_axis)
+            made.append(name)
             return new, []
 
         self._apply("rfactor", (loop, factor_axis), {}, run)
         self._schedule._discover_axes(self.name)
-        self._schedule._discover_axes(name)
-        return Stage(self._schedule, name)
+        self._schedule._discover_axes(made[0])
+        return Stage(self._schedule, made[0])
 
     def decompose_reduction(self, loop: Loop) -> Stage:
         """Initialise this reduction in a stage of its own before `loop`; returns that stage."""

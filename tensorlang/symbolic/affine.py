@@ -66,22 +66,20 @@ def is_index(e: Expr) -> bool:
 
 def polynomial(e: Expr) -> Poly:
     """The polynomial of a scalar i64 expression; of any other expression, the expression itself as an atom."""
-    if (known := _memo.get(e)) is not None:
+    global _memo
+    memo = _memo
+    if (known := memo.get(e)) is not None:
         return known
-    if len(_memo) > _MEMO_LIMIT:
-        _memo.clear()
+    if len(memo) > _MEMO_LIMIT:
+        memo = _memo = {}  # not cleared: another thread may be in the middle of it
     if not (is_index(e) and e.op in ARITHMETIC):
-        _memo[e] = found = {ONE: e.value} if e.op == "const" and is_index(e) and e.value else _leaf(e)
+        found: Poly = integer(e.value) if e.op == "const" and is_index(e) else {(e,): 1}
+        memo[e] = found
         return found
     for node in walk(e):
-        if node not in _memo:
-            if node.op in ARITHMETIC and is_index(node):
-                _memo[node] = combine(node, *(_memo.get(a) or polynomial(a) for a in node.args))
-    return _memo[e]
-
-
-def _leaf(e: Expr) -> Poly:
-    return {} if e.op == "const" and is_index(e) else {(e,): 1}
+        if node not in memo and node.op in ARITHMETIC and is_index(node):
+            memo[node] = combine(node, *(memo.get(a) or polynomial(a) for a in node.args))
+    return memo[e]
 
 
 ARITHMETIC = frozenset(("add", "sub", "mul"))
@@ -161,17 +159,19 @@ def split_atom(p: Poly, atom: Expr) -> tuple[Poly, Poly] | None:
 
 def order_key(e: Expr) -> tuple[Any, ...]:
     """A total order on atoms, the same in every process: variables by age, then the rest by structure."""
-    if (key := _keys.get(e)) is not None:
+    global _keys
+    keys = _keys
+    if (key := keys.get(e)) is not None:
         return key
-    if len(_keys) > _MEMO_LIMIT:
-        _keys.clear()
+    if len(keys) > _MEMO_LIMIT:
+        keys = _keys = {}
     for node in walk(e):
         if node.op == "var":
-            _keys[node] = (0, node.value[1], node.value[0], ())
+            keys[node] = (0, node.value[1], node.value[0], ())
         else:
             what = node.value.name if node.op == "load" else "" if node.value is None else str(node.value)
-            _keys[node] = (1 + (node.op == "const"), 0, f"{node.op} {what}", tuple(_keys[a] for a in node.args))
-    return _keys[e]
+            keys[node] = (1 + (node.op == "const"), 0, f"{node.op} {what}", tuple(keys[a] for a in node.args))
+    return keys[e]
 
 
 def _term_key(term: tuple[Monomial, int]) -> tuple[Any, ...]:

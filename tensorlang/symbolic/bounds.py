@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from tensorlang.ir.expr import Expr, const, floordiv, maximum, minimum, not_
 from tensorlang.ir.visitor import walk
 from tensorlang.symbolic.affine import Poly, build, constant_value, is_index, multiply, plus, polynomial
-from tensorlang.symbolic.integer_set import find
+from tensorlang.symbolic.integer_set import impossible
 from tensorlang.symbolic.interval import Ranges, RangesLike, as_ranges
 from tensorlang.symbolic.simplify import simplify
 
@@ -112,7 +112,7 @@ def prove(cond: Expr, ranges: RangesLike, facts: Sequence[Expr] = ()) -> bool:
     if key not in _proofs:
         if len(_proofs) > 4096:
             _proofs.clear()
-        _proofs[key] = find([not_(short), *facts], ranges) is None
+        _proofs[key] = impossible([not_(short), *facts], ranges)
     return _proofs[key]
 
 

@@ -81,9 +81,7 @@ def simplify(e: Expr, ranges: RangesLike | None = None) -> Expr:
         if now is after:
             break
     if len(simplifier.done) > _MEMO_LIMIT:
-        simplifier.done.clear()
-        simplifier.exprs.clear()
-        simplifier.polys.clear()
+        _simplifiers.pop(simplifier.ranges, None)
     simplifier.done[e] = simplifier.done[after] = after
     return after
 

@@ -68,6 +68,16 @@ def test_work_is_counted():
     assert first.nbytes.value == 4 * (4 * 16 + 16 * 16 + 16 + 4 * 16)
 
 
+def test_kernels_do_not_hide_the_vocabulary():
+    builder = GraphBuilder()
+    x = builder.input("x", TensorType.of("f32", (8, 8)))
+    a = builder.add("sigmoid", [x])
+    b = builder.add("transpose", [a], {"perm": (1, 0)})
+    c = builder.add("sigmoid", [builder.add("add", [b, a])])
+    program = program_of(Graph([x], builder.nodes, [a, c]))
+    assert program.kernels and "def sigmoid(" not in program.source
+
+
 def test_same_graph_same_bytes():
     import tests.e2e.models as models
 

@@ -24,7 +24,7 @@ def scale(x: f32[N], s: f32[1], y: f32[N], N: i64) -> y:
 SAME = {
     "function name": ("def scale", "def other"),
     "variable": ("vi", "position"),
-    "loop": ("i in range(N):\n        with block(\"y\", vi=spatial(N, i", "p in range(N):\n        with block(\"y\", vi=spatial(N, p"),
+    "loop": (*(f'{v} in range(N):\n        with block("y", vi=spatial(N, {v}' for v in "ip"),),
     "source": ("constants", 'source={"y": "a.py:1"}, constants'),
 }
 DIFFERENT = {

@@ -59,7 +59,7 @@ def test_memory_that_ends_early_prints_as_a_suite() -> None:
 
 def test_names_that_are_no_identifiers() -> None:
     x, y = Buffer("input.1", (const(4),), "f32"), Buffer("for", (const(4),), "f32")
-    func = PrimFunc("0/x", (x, y), _copy(x, y, "a \"b\" \\ \n"))
+    func = PrimFunc("0/x", (x, y), _copy(x, y, 'a "b" \\ \n'))
     again = parse_func(str(func))
     assert again.name == "0/x"
     assert structural_equal(again, func)

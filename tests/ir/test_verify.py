@@ -24,61 +24,61 @@ def test_sound_programs_pass(name: str) -> None:
 
 N = var("N")
 X, Y, T = Buffer("x", (N,), "f32"), Buffer("y", (N,), "f32"), Buffer("t", (N,), "f32")
-I, J, VI, VK = var("i"), var("j"), var("vi"), var("vk")
+VAR_I, VAR_J, VI, VK = var("i"), var("j"), var("vi"), var("vk")
 ONE = const(1.0)
 
 
-def _loop(body: Stmt, v: Expr = I, kind: str = "serial", extent: Expr = N) -> For:
+def _loop(body: Stmt, v: Expr = VAR_I, kind: str = "serial", extent: Expr = N) -> For:
     return For(v, extent, kind, body)
 
 
 def _block(body: Stmt, name: str = "y", **changes: object) -> Block:
-    return replace(Block(name, (Iter(VI, N, "spatial", I),), body), **changes)  # type: ignore[arg-type]
+    return replace(Block(name, (Iter(VI, N, "spatial", VAR_I),), body), **changes)  # type: ignore[arg-type]
 
 
 def _store(value: Expr = ONE, buffer: Buffer = Y, index: Expr = VI) -> Store:
     return Store(buffer, (index,), value)
 
 
-V = ramp(I, 1, 8)
+V = ramp(VAR_I, 1, 8)
 BAD: dict[str, tuple[Stmt, str]] = {
-    "undefined variable": (_loop(_store(index=J)), "uses j, which is not defined here"),
-    "undefined buffer, stored": (_loop(_store(buffer=T, index=I)), "stores to t, which is not defined here"),
-    "undefined buffer, read": (_loop(_store(load(T, (I,)), index=I)), "reads t, which is not defined here"),
-    "buffer after its end": (Seq((Allocate(T, Seq(())), _loop(_store(buffer=T, index=I)))), "stores to t, which is not"),
-    "variable after its loop": (Seq((_loop(Seq(())), _store(index=I))), "uses i, which is not defined here"),
+    "undefined variable": (_loop(_store(index=VAR_J)), "uses j, which is not defined here"),
+    "undefined buffer, stored": (_loop(_store(buffer=T, index=VAR_I)), "stores to t, which is not defined here"),
+    "undefined buffer, read": (_loop(_store(load(T, (VAR_I,)), index=VAR_I)), "reads t, which is not defined here"),
+    "buffer after its end": (Seq((Allocate(T, Seq(())), _loop(_store(buffer=T, index=VAR_I)))), "stores to t, which is not"),
+    "variable after its loop": (Seq((_loop(Seq(())), _store(index=VAR_I))), "uses i, which is not defined here"),
     "variable hidden": (_loop(_loop(Seq(()))), "i is defined where it is defined already"),
     "buffer hidden": (Allocate(T, Allocate(T, Seq(()))), "t is defined where it is defined already"),
     "rank": (Store(Y, (const(0), const(0)), ONE), "y has 1 dimension(s) but is indexed with 2"),
     "index type": (Store(Y, (ONE,), ONE), "no integer"),
     "store type": (Store(Y, (const(0),), const(1)), "stores i64 to y, which is f32"),
     "store to an input": (Store(X, (const(0),), ONE), "stores to the input x"),
-    "block sees a loop": (_loop(_block(_store(index=I))), "uses i, which block 'y' does not see"),
-    "block init sees a loop": (_loop(_block(_store(), init=_store(index=I))), "uses i, which block 'y' does not see"),
+    "block sees a loop": (_loop(_block(_store(index=VAR_I))), "uses i, which block 'y' does not see"),
+    "block init sees a loop": (_loop(_block(_store(), init=_store(index=VAR_I))), "uses i, which block 'y' does not see"),
     "init sees a reduction": (
-        _loop(_block(_store(), iters=(Iter(VK, N, "reduce", I),), init=_store(index=VK))),
+        _loop(_block(_store(), iters=(Iter(VK, N, "reduce", VAR_I),), init=_store(index=VK))),
         "uses vk, which block 'y' does not see",
     ),
     "init of another buffer": (
         Allocate(T, _loop(_block(_store(), init=_store(buffer=T)))),
         "init of block 'y' writes t, which the body does not write",
     ),
-    "duplicate block": (Seq((_loop(_block(_store())), _loop(_block(_store()), J))), "two blocks are named 'y'"),
+    "duplicate block": (Seq((_loop(_block(_store())), _loop(_block(_store()), VAR_J))), "two blocks are named 'y'"),
     "nameless block": (_loop(_block(_store(), name="")), "a block has no name"),
-    "binding": (_loop(_block(_store(), iters=(Iter(VI, N, "spatial", J),))), "the binding of vi uses j"),
+    "binding": (_loop(_block(_store(), iters=(Iter(VI, N, "spatial", VAR_J),))), "the binding of vi uses j"),
     "binding type": (
-        _loop(_block(_store(), iters=(Iter(VI, N, "spatial", I.astype("i32")),))),
+        _loop(_block(_store(), iters=(Iter(VI, N, "spatial", VAR_I.astype("i32")),))),
         "vi is i64, its binding cast(i32, i) is i32",
     ),
-    "predicate": (_loop(_block(_store(), predicate=lt(J, 3))), "the predicate of block 'y' uses j"),
-    "predicate type": (_loop(_block(_store(), predicate=I)), "of type i64, not bool"),
-    "iteration kind": (_loop(_block(_store(), iters=(Iter(VI, N, "scan", I),))), "unknown kind 'scan'"),
-    "iteration twice": (_loop(_block(_store(), iters=(Iter(VI, N, "spatial", I),) * 2)), "occurs twice"),
+    "predicate": (_loop(_block(_store(), predicate=lt(VAR_J, 3))), "the predicate of block 'y' uses j"),
+    "predicate type": (_loop(_block(_store(), predicate=VAR_I)), "of type i64, not bool"),
+    "iteration kind": (_loop(_block(_store(), iters=(Iter(VI, N, "scan", VAR_I),))), "unknown kind 'scan'"),
+    "iteration twice": (_loop(_block(_store(), iters=(Iter(VI, N, "spatial", VAR_I),) * 2)), "occurs twice"),
     "loop kind": (_loop(Seq(()), kind="paralel"), "loop i is of unknown kind 'paralel'"),
-    "loop extent": (_loop(Seq(()), extent=J), "the extent of loop i uses j"),
+    "loop extent": (_loop(Seq(()), extent=VAR_J), "the extent of loop i uses j"),
     "loop extent type": (_loop(Seq(()), extent=ONE), "the extent of loop i is 1.0, of type f32"),
-    "extent of its own loop": (_loop(Seq(()), extent=I), "the extent of loop i uses i"),
-    "allocated shape": (Allocate(Buffer("t", (J,), "f32"), Seq(())), "a dimension of t uses j"),
+    "extent of its own loop": (_loop(Seq(()), extent=VAR_I), "the extent of loop i uses i"),
+    "allocated shape": (Allocate(Buffer("t", (VAR_J,), "f32"), Seq(())), "a dimension of t uses j"),
     "scope": (Allocate(Buffer("t", (N,), "f32", "register"), Seq(())), "scope 'register'"),
     "if": (If(N, Seq(())), "the condition of an if is N, of type i64, not bool"),
     "operand types": (
@@ -93,9 +93,9 @@ BAD: dict[str, tuple[Stmt, str]] = {
     "arity": (Store(Y, (const(0),), _make("call", ONE.dtype, (ONE, ONE), "exp")), "with 2 argument(s); it takes 1"),
     "result of a call": (_store(_make("call", ONE.dtype, (ONE,), "isnan"), index=const(0)), "but isnan gives bool"),
     "evaluate": (Evaluate(N + 1), "which is no call"),
-    "reduction": (_store(reduce("sum", load(X, (I,)), (I,)), index=const(0)), "is a reduction inside a loop nest"),
+    "reduction": (_store(reduce("sum", load(X, (VAR_I,)), (VAR_I,)), index=const(0)), "is a reduction inside a loop nest"),
     "vector among blocks": (
-        Seq((_loop(_block(_store())), _loop(Store(Y, (V,), broadcast(ONE, 8)), J))),
+        Seq((_loop(_block(_store())), _loop(Store(Y, (V,), broadcast(ONE, 8)), VAR_J))),
         "vectors are made after blocks are lowered",
     ),
     "lanes of a store": (_loop(Store(Y, (V,), ONE)), "stores 1 lane(s) of y at an index of 8 lane(s)"),
@@ -104,7 +104,7 @@ BAD: dict[str, tuple[Stmt, str]] = {
         "mixes vectors of 8 and 4 lanes",
     ),
     "one element under a mask": (
-        _loop(If(lt(V, broadcast(const(4), 8)), Store(Y, (I,), ONE))),
+        _loop(If(lt(V, broadcast(const(4), 8)), Store(Y, (VAR_I,), ONE))),
         "one element of y is stored under a vector condition",
     ),
 }
@@ -137,7 +137,7 @@ def test_unsound_parameters_are_refused(params: tuple[Buffer | Expr, ...], outpu
 
 
 def test_all_problems_are_listed_and_marked() -> None:
-    func = PrimFunc("f", (X, Y, N), Seq((_loop(_store(index=J)), Store(X, (const(0),), const(1)))))
+    func = PrimFunc("f", (X, Y, N), Seq((_loop(_store(index=VAR_J)), Store(X, (const(0),), const(1)))))
     with pytest.raises(InternalError) as caught:
         verify(func)
     text = str(caught.value)
@@ -146,5 +146,5 @@ def test_all_problems_are_listed_and_marked() -> None:
 
 
 def test_copies_of_a_statement_may_share_variables() -> None:
-    tile = Allocate(Buffer("t", (const(1),), "f32", "local"), _loop(_store(index=I), J, extent=const(2)))
-    verify(PrimFunc("f", (X, Y, N), _loop(If(eq(I, 0), tile, tile))))
+    tile = Allocate(Buffer("t", (const(1),), "f32", "local"), _loop(_store(index=VAR_I), VAR_J, extent=const(2)))
+    verify(PrimFunc("f", (X, Y, N), _loop(If(eq(VAR_I, 0), tile, tile))))

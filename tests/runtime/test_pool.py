@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from tensorlang.codegen.intrinsics import abi
+from tensorlang.codegen.native import compile_and_load
 from tensorlang.errors import InputError
 from tensorlang.runtime import context, loader, pool
 
@@ -41,6 +43,34 @@ def test_parts_are_contiguous_and_even(library):
     context.set_num_threads(3)
     _, owner = _run(library, 30)
     assert sorted(set(owner)) == [0, 10, 20]
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="asks Linux for the thread by its x86-64 number")
+def test_parts_run_on_different_threads():
+    source = """
+from tensorlang.codegen.intrinsics import *
+from tensorlang.codegen.intrinsics.system import *
+
+@chunk("i64* thread")
+def record(ctx, begin, end, thread):
+    for i in range(begin, end):
+        for k in range(20000):
+            cpu_pause()
+        thread[i] = syscall(186, 0, 0, 0, 0)
+
+@kernel("i64* thread")
+def recorded(ctx, thread):
+    parallel_for(record, ctx, 2, thread)
+"""
+    recorded = compile_and_load(source)["recorded"]
+    seen = set()
+    for _ in range(200):  # on a busy machine the caller may have to do both parts, for a while
+        thread = np.zeros(2, np.int64)
+        assert recorded(context.context_address(), thread.ctypes.data) == 0
+        seen.update(thread.tolist())
+        if len(seen) == 2:
+            return
+    pytest.fail("the worker never took a part")
 
 
 def test_many_regions_with_threads_coming_and_going(library):

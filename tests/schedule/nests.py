@@ -16,7 +16,9 @@ from tensorlang.ir.reduction import reduce_loop_vars, reduction_of
 from tensorlang.ir.stmt import TRUE, Allocate, Block, For, Iter, PrimFunc, Stmt, Store, seq
 from tensorlang.ir.tree import loop_path, loops_of, read_buffers, written_buffer
 from tensorlang.ir.visitor import blocks, walk_stmt
-from tensorlang.symbolic.bounds import const_bounds
+from tensorlang.symbolic.bounds import bounds
+from tensorlang.symbolic.simplify import simplify
+from tests.symbolic.strategies import evaluate
 
 
 @dataclass(frozen=True)
@@ -28,12 +30,16 @@ class Event:
     block: Block
 
 
-def arguments(func: PrimFunc, seed: int = 0) -> list[np.ndarray]:
+def arguments(func: PrimFunc, seed: int = 0, size: int = 3) -> list[np.ndarray | int]:
+    """Random arrays, every symbolic size being `size`."""
     rng = np.random.default_rng(seed)
-    return [rng.integers(-9, 9, [d.value for d in b.shape]).astype(b.dtype.numpy) for b in func.buffers]
+    sizes = dict.fromkeys(func.size_vars, size)
+    shapes = [[evaluate(d, sizes) for d in b.shape] for b in func.buffers]
+    arrays = [rng.integers(-9, 9, shape).astype(b.dtype.numpy) for b, shape in zip(func.buffers, shapes, strict=True)]
+    return [*arrays, *sizes.values()]
 
 
-def events(func: PrimFunc) -> list[Event]:
+def events(func: PrimFunc, size: int = 3) -> list[Event]:
     found: list[Event] = []
     all_blocks = blocks(func.body)
 
@@ -41,16 +47,16 @@ def events(func: PrimFunc) -> list[Event]:
         inside = [b for b in all_blocks if b.iters[0].var in env]
         found.append(Event(kind == "write", buffer, tuple(map(int, index)), dict(env), inside[-1]))
 
-    run(func, arguments(func), on_access=record)
+    run(func, arguments(func, size=size), on_access=record)
     return found
 
 
-def conflicts(func: PrimFunc, outer: list[Expr], inside: Stmt, wanted: Callable[[Event, Event], bool]) -> bool:
+def conflicts(func: PrimFunc, outer: list[Expr], inside: Stmt, wanted: Callable[[Event, Event], bool], size: int) -> bool:
     """Whether two accesses in `inside`, in iterations that agree on `outer`, touch one shared element, a write among them."""
     private = {s.buffer for s in walk_stmt(inside) if isinstance(s, Allocate)}
     members = {id(b) for b in blocks(inside)}
     by_place: dict[tuple, list[Event]] = {}
-    for e in events(func):
+    for e in events(func, size):
         if id(e.block) in members and e.buffer not in private:
             by_place.setdefault((e.buffer, e.index, tuple(e.env[v] for v in outer)), []).append(e)
     for group in by_place.values():
@@ -61,20 +67,23 @@ def conflicts(func: PrimFunc, outer: list[Expr], inside: Stmt, wanted: Callable[
     return False
 
 
-def races(func: PrimFunc, loop: For) -> bool:
+def same_point(a: Event, b: Event) -> bool:
+    return a.block is b.block and all(a.env[it.var] == b.env[it.var] for it in a.block.iters)
+
+
+def races(func: PrimFunc, loop: For, size: int = 3) -> bool:
     """Whether two iterations of `loop` race; a point computed twice that reads nothing of its own result does not."""
 
     def wanted(a: Event, b: Event) -> bool:
         if a.env[loop.var] == b.env[loop.var]:
             return False
-        same_point = a.block is b.block and all(a.env[it.var] == b.env[it.var] for it in a.block.iters)
-        return not (same_point and written_buffer(a.block) not in read_buffers(a.block))
+        return not (same_point(a, b) and written_buffer(a.block) not in read_buffers(a.block))
 
     outer = [f.var for f in loops_of(loop_path(func.body, loop.var)[:-1])]
-    return conflicts(func, outer, loop, wanted)
+    return conflicts(func, outer, loop, wanted, size)
 
 
-def turned_round(func: PrimFunc, chain: list[For], order: list[For]) -> bool:
+def turned_round(func: PrimFunc, chain: list[For], order: list[For], size: int = 3) -> bool:
     """Whether putting `chain` into `order` turns round two accesses that may not be."""
     old, new = [f.var for f in chain], [f.var for f in order]
 
@@ -83,6 +92,8 @@ def turned_round(func: PrimFunc, chain: list[For], order: list[For]) -> bool:
             return [e.env[v] for v in nest]
 
         if (time(a, old) < time(b, old)) == (time(a, new) < time(b, new)):
+            return False
+        if same_point(a, b) and written_buffer(a.block) not in read_buffers(a.block):
             return False
         if a.block is not b.block or reduction_of(a.block) is None:
             return True
@@ -99,7 +110,7 @@ def turned_round(func: PrimFunc, chain: list[For], order: list[For]) -> bool:
         return any(zero) and a.block.init is not None
 
     outer = [f.var for f in loops_of(loop_path(func.body, chain[0].var)[:-1])]
-    return conflicts(func, outer, chain[0], wanted)
+    return conflicts(func, outer, chain[0], wanted, size)
 
 
 # -- random nests --------------------------------------------------------------------------------------------------
@@ -117,11 +128,15 @@ def index(draw: st.DrawFn, variables: list[Expr]) -> Expr:
 
 
 @st.composite
-def nests(draw: st.DrawFn) -> PrimFunc:
-    """`for ...: for ...: blocks`, with buffers of i64 (so that sums are exact in any order)."""
+def nests(draw: st.DrawFn, symbolic: bool = False) -> PrimFunc:
+    """`for ...: for ...: blocks`, with buffers of i64 (so that sums are exact in any order).
+
+    If `symbolic`, extents may be the size `M`, a parameter of the function.
+    """
     count = draw(st.integers(1, 3))
     loops = [var(name) for name in "abc"[:count]]
-    extents = {v: draw(st.integers(1, 4)) for v in loops}
+    size = var("M")
+    extents = {v: size if symbolic and draw(st.booleans()) else const(draw(st.integers(1, 4))) for v in loops}
     x = Buffer("x", (const(4), const(4)), "i64")
     bodies: list[Stmt] = []
     outputs: list[Buffer] = []
@@ -130,13 +145,13 @@ def nests(draw: st.DrawFn) -> PrimFunc:
         ndim = draw(st.integers(1, 2))
         for d in range(ndim):
             binding = index(draw, loops)
-            high = const_bounds(binding, extents)[1]
-            iters.append(Iter(var(f"v{name}{d}"), const(high + 1), "spatial", binding))
+            high = bounds(binding, extents)[1]
+            iters.append(Iter(var(f"v{name}{d}"), simplify(high + 1), "spatial", binding))
         spatial = tuple(it.var for it in iters)
         reduced = None
         if draw(st.booleans()):
             v = draw(st.sampled_from(loops))
-            reduced = Iter(var(f"r{name}"), const(extents[v]), "reduce", v)
+            reduced = Iter(var(f"r{name}"), extents[v], "reduce", v)
             iters.append(reduced)
         buffer = Buffer(name, tuple(it.extent for it in iters[:ndim]), "i64")
         point = [it.var for it in iters]
@@ -164,6 +179,6 @@ def nests(draw: st.DrawFn) -> PrimFunc:
         if depth == n and private is not None:
             body = Allocate(private, body)
         if n:
-            body = For(loops[n - 1], const(extents[loops[n - 1]]), "serial", body)
-    params = (x, *(b for b in outputs if b is not private))
-    return PrimFunc("nest", params, body, len(params) - 1)
+            body = For(loops[n - 1], extents[loops[n - 1]], "serial", body)
+    results = [b for b in outputs if b is not private]
+    return PrimFunc("nest", (x, *results, *([size] if symbolic else [])), body, len(results))

@@ -12,7 +12,14 @@ from tensorlang.ir.expr import Expr, and_, const, load, lt, maximum, select, var
 from tensorlang.ir.interp import run
 from tensorlang.ir.stmt import Allocate, Block, For, Iter, PrimFunc, Stmt, Store, seq
 from tensorlang.ir.visitor import rewrite_stmt, walk_stmt
-from tensorlang.schedule.legality import check_compute_at, check_parallel, check_reorder, check_vectorize
+from tensorlang.schedule.legality import (
+    check_compute_at,
+    check_decompose_reduction,
+    check_parallel,
+    check_reorder,
+    check_shift_inwards,
+    check_vectorize,
+)
 from tensorlang.schedule.loops import reorder
 from tensorlang.schedule.schedule import Schedule
 from tests.schedule.nests import arguments, events, nests, races, turned_round
@@ -21,6 +28,16 @@ from tests.symbolic.strategies import examples
 
 def loops(func: PrimFunc) -> list[For]:
     return [s for s in walk_stmt(func.body) if isinstance(s, For)]
+
+
+def perfect_nest(func: PrimFunc) -> list[For]:
+    """The innermost loops with nothing between them."""
+    chain: list[For] = []
+    for loop in loops(func):
+        if chain and chain[-1].body is not loop:
+            chain = []
+        chain.append(loop)
+    return chain
 
 
 @examples(150)
@@ -33,7 +50,36 @@ def test_parallel_is_refused_exactly_where_running_finds_a_race(func):
             really_conflict(func, loop, verdict.counterexample)
 
 
-def really_conflict(func: PrimFunc, loop: For, example) -> None:
+@examples(100)
+@given(nests(symbolic=True))
+def test_a_proof_holds_for_every_size_and_a_counterexample_at_its_own(func):
+    for loop in loops(func):
+        verdict = check_parallel(func, loop)
+        if verdict.status == "proved":
+            assert not any(races(func, loop, size) for size in (1, 2, 3, 5)), f"{loop.var}\n{func}"
+        elif verdict.status == "refuted":
+            (size,) = verdict.counterexample.sizes.values() or (1,)
+            really_conflict(func, loop, verdict.counterexample, size)
+        else:
+            assert "%" in verdict.reason, verdict  # t % M is not affine
+
+
+@examples(100)
+@given(nests(symbolic=True), st.randoms(use_true_random=False))
+def test_a_reorder_is_proved_for_every_size(func, random):
+    chain = perfect_nest(func)
+    if len(chain) < 2:
+        return
+    order = random.sample(chain, len(chain))
+    verdict = check_reorder(func, order)
+    if verdict.status == "proved":
+        assert not any(turned_round(func, chain, order, size) for size in (1, 2, 3, 5)), f"{order}\n{func}"
+    elif verdict.status == "refuted":
+        (size,) = verdict.counterexample.sizes.values() or (1,)
+        assert turned_round(func, chain, order, size)
+
+
+def really_conflict(func: PrimFunc, loop: For, example, size: int = 3) -> None:
     """Both iterations of the counterexample touch the element when the program runs, and one writes it."""
     assert example.first[loop.var] != example.second[loop.var]
     for access, side in zip(example.accesses, (example.first, example.second), strict=True):
@@ -42,7 +88,7 @@ def really_conflict(func: PrimFunc, loop: For, example) -> None:
             and e.buffer is example.buffer
             and e.index == example.address
             and all(e.env[v] == n for v, n in side.items())
-            for e in events(func)
+            for e in events(func, size)
         ), f"{example}: iteration {side} does not happen in\n{func}"
     assert any(a.write for a in example.accesses)
 
@@ -50,11 +96,7 @@ def really_conflict(func: PrimFunc, loop: For, example) -> None:
 @examples(150)
 @given(nests(), st.randoms(use_true_random=False))
 def test_reorder_is_refused_exactly_where_a_dependence_is_turned(func, random):
-    chain = []
-    for loop in loops(func):
-        if chain and chain[-1].body is not loop:
-            chain = []
-        chain.append(loop)
+    chain = perfect_nest(func)
     if len(chain) < 2:
         return
     order = random.sample(chain, len(chain))
@@ -162,6 +204,25 @@ def test_passes_over_an_element_do_not_interleave():
     s["y"].reorder(io, k, j, ii)  # within a tile: fine
     with pytest.raises(ScheduleError, match="turns round"):
         s["y"].reorder(k, io)
+
+
+def test_points_of_a_reduction_are_not_computed_twice():
+    func = matmul(10, 16, 10)
+    i, j, k = loops(func)[:3]
+    assert check_shift_inwards(func, i).status == "proved"
+    verdict = check_shift_inwards(func, k)
+    assert verdict.status == "refuted" and "guard" in verdict.remedy
+
+
+def test_a_reduction_is_initialised_once_per_pass():
+    s = Schedule(matmul(10, 16, 4))
+    s["y"].split(s["y"].axis[0], 8, tail="shift_inwards")
+    io, ii, j, k = loops(s.func)[:4]
+    assert check_decompose_reduction(s.func, "y", k).status == "proved"
+    assert check_decompose_reduction(s.func, "y", ii).status == "proved"
+    verdict = check_decompose_reduction(s.func, "y", io)
+    assert verdict.status == "refuted"
+    assert verdict.counterexample.first[io.var] != verdict.counterexample.second[io.var]
 
 
 def test_fused_symbolic_loops_keep_their_components_apart():

@@ -84,7 +84,7 @@ def ranges(draw: st.DrawFn, symbolic: bool = True) -> dict[Expr, Expr | int]:
     out: dict[Expr, Expr | int] = {}
     M, N = SIZES
     for v in VARIABLES:
-        kinds: list[Any] = [draw(st.integers(1, 9))]
+        kinds: list[Any] = [draw(st.integers(1, 6))]
         if symbolic:
             kinds += [M, N, (M + 3) // 4, M + 2]
             if out:

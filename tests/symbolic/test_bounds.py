@@ -14,7 +14,7 @@ M, N = var("M"), var("N")
 i, j, io, ii = (var(name) for name in ("i", "j", "io", "ii"))
 
 
-@examples(300)
+@examples(200)
 @given(problem())
 def test_constant_bounds_enclose_every_value(case):
     e, known = case
@@ -23,7 +23,7 @@ def test_constant_bounds_enclose_every_value(case):
         assert (low is None or low <= evaluate(e, values)) and (high is None or evaluate(e, values) <= high)
 
 
-@examples(300)
+@examples(200)
 @given(problem())
 def test_symbolic_bounds_enclose_every_value(case):
     e, known = case
@@ -36,7 +36,7 @@ def test_symbolic_bounds_enclose_every_value(case):
         assert evaluate(low, sizes) <= evaluate(e, values) <= evaluate(high, sizes)
 
 
-@examples(300)
+@examples(200)
 @given(problem(boolean=True))
 def test_what_is_proved_holds(case):
     cond, known = case

@@ -41,13 +41,13 @@ def same(e: Expr, known: dict) -> None:
         assert evaluate(short, values) == evaluate(e, values), f"{e} -> {short} differs at {values}"
 
 
-@examples(600)
+@examples(500)
 @given(problem())
 def test_integers_keep_their_value(case):
     same(*case)
 
 
-@examples(400)
+@examples(300)
 @given(problem(boolean=True))
 def test_conditions_keep_their_value(case):
     same(*case)

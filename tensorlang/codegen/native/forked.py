@@ -34,7 +34,8 @@ def forked_map(function: Callable[[_T], _R], items: Sequence[_T], weights: Seque
     if workers <= 1 or len(items) < 2 or not hasattr(os, "fork") or threading.active_count() > 1:
         return [function(item) for item in items]
     shares = _balance(weights, min(workers, len(items)))
-    children = [child for child in map(lambda share: _start(function, items, share), shares[1:]) if child is not None]
+    started = [_start(function, items, share) for share in shares[1:]]
+    children = [child for child in started if child is not None]
     results: dict[int, _R] = {}
     try:
         for index in shares[0]:

@@ -1,14 +1,16 @@
 """Rewrites of the emitted source for the front end only; the text that a person reads and steps stays as it is.
 
-1. `for i in range(a, b)` becomes `i = a; while i < b: ...; i += 1`. Numba makes an iterator of every range, some thirty
+1. `for i in range(a, b)` becomes `i = a; while i < b: ...; i = i + 1`. Numba makes an iterator of every range, some thirty
    instructions and a dozen typing steps; a counted `while` is four.
 2. Constant-trip loops over a local array are marked to be unrolled in full: only then are its elements at constant
    places, and become registers. LLVM's own limit would stop at about eight accumulators.
+3. `x += y` becomes `x = x + y`: vectors know only the operators proper.
 """
 
 from __future__ import annotations
 
 import ast
+import copy
 
 UNROLL_MARK = "_unroll"  # a call of this name at a loop's end; the front end turns it into loop metadata
 MAX_UNROLLED = 1024  # statements that one nest may become
@@ -57,10 +59,16 @@ class _Rewriter(ast.NodeTransformer):
             stop = ast.Name(name, ast.Load())
         before.append(ast.Assign([ast.Name(target, ast.Store())], start))
         test = ast.Compare(ast.Name(target, ast.Load()), [ast.Lt()], [stop])
-        advance = ast.AugAssign(ast.Name(target, ast.Store()), ast.Add(), ast.Constant(step))
+        more = ast.BinOp(ast.Name(target, ast.Load()), ast.Add(), ast.Constant(step))
+        advance = ast.Assign([ast.Name(target, ast.Store())], more)
         mark = [ast.Expr(ast.Call(ast.Name(UNROLL_MARK, ast.Load()), [], []))] if unroll else []
         loop = ast.While(test, [*node.body, *mark, advance], [])
         return [ast.copy_location(statement, node) for statement in (*before, loop)]
+
+    def visit_AugAssign(self, node: ast.AugAssign) -> ast.AST:
+        read = copy.deepcopy(node.target)
+        read.ctx = ast.Load()  # evaluated twice: emitted code has no side effects there
+        return ast.copy_location(ast.Assign([node.target], ast.BinOp(read, node.op, node.value)), node)
 
     def _unrolls(self, node: ast.For) -> bool:
         mentions = any(isinstance(n, ast.Name) and n.id in self.local_arrays for n in ast.walk(node))

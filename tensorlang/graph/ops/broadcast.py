@@ -109,11 +109,20 @@ def _np_divide(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _modulo(a: Expr, b: Expr, fmod: bool = False) -> Expr:
-    return call("fmod", a, b) if fmod or a.dtype.is_float else floormod(a, b)
+    """The remainder with the sign of the divisor, or with `fmod` that of the dividend."""
+    if fmod:
+        return call("fmod", a, b)
+    if not a.dtype.is_float:
+        return floormod(a, b)
+    rest, zero = call("fmod", a, b), te.const(0, a.dtype)
+    return select(and_(ne(rest, zero), ne(lt(rest, zero), lt(b, zero))), rest + b, rest)
 
 
 def _np_modulo(a: np.ndarray, b: np.ndarray, fmod: bool = False) -> np.ndarray:
-    return np.fmod(a, b) if fmod or a.dtype.kind not in "iu" else np.mod(a, b)
+    if a.dtype.kind in "iu" or fmod:
+        return np.fmod(a, b) if fmod else np.mod(a, b)
+    rest = np.fmod(a, b)
+    return np.where((rest != 0) & ((rest < 0) != (b < 0)), rest + b, rest)
 
 
 binary("add", lambda a, b: a + b, np.add, lambda a, b: a + b)

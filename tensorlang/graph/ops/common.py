@@ -1,4 +1,4 @@
-"""What operator definitions share: broadcasting of symbolic shapes, indices under broadcasting, arithmetic on known contents."""
+"""What operator definitions share: broadcasting of symbolic shapes, indices under it, arithmetic on known contents."""
 
 from __future__ import annotations
 
@@ -49,6 +49,17 @@ def product(dims: Iterable[ExprLike]) -> Expr:
     for d in dims:
         total = total * d
     return canonical(total)
+
+
+def known_size(dim: ExprLike) -> int:
+    """A dimension as an integer.
+
+    Raises:
+        TypeCheckError: it is symbolic.
+    """
+    e = wrap(dim)
+    require(e.op == "const", f"the size {e} must be known")
+    return int(e.value)
 
 
 def _complexity(e: Expr) -> int:

@@ -13,7 +13,7 @@ import numpy as np
 from tensorlang import te
 from tensorlang.errors import TypeCheckError
 from tensorlang.graph.ir import TensorType
-from tensorlang.graph.ops.common import canonical, plain, require, wide
+from tensorlang.graph.ops.common import canonical, known_size, plain, require, wide
 from tensorlang.graph.ops.shape import pad_stage
 from tensorlang.graph.ops.windows import Layout, output_size, windows
 from tensorlang.graph.registry import CONTRACTION, Op, as_ints, op
@@ -108,7 +108,7 @@ class Conv(Op):
         where, n = Layout.of(layout, x.ndim), x.ndim - 2
         begins, ends = where.full(pads[:n]), where.full(pads[n:])
         padded = x if all(_zero(p) for p in pads) else pad_stage(x, begins, ends)
-        weight = tuple(int(d) for d in w.shape)  # type: ignore[call-overload]
+        weight = tuple(known_size(d) for d in w.shape)
         depthwise = _is_depthwise(x.ndim, w.ndim, layout)
         kernel = _kernel_shape(weight, x.ndim, layout)
         in_channels = 1 if depthwise else weight[-2] if where.last else weight[1]
@@ -250,7 +250,7 @@ class ConvTranspose(Op):
         }  # fmt: skip
         (out,) = self.infer(TensorType.of(x.dtype, x.shape), TensorType.of(w.dtype, w.shape), **attrs)  # type: ignore[arg-type]
         where = Layout.of(layout, x.ndim)
-        weight = tuple(int(d) for d in w.shape)  # type: ignore[call-overload]
+        weight = tuple(known_size(d) for d in w.shape)
         kernel = _kernel_shape(weight, x.ndim, layout)
         in_channels = (weight[-2] if where.last else weight[0]) // group
         per_group = int(out.shape[where.channel].value) // group
@@ -299,7 +299,8 @@ class ConvTranspose(Op):
         spread_size = [(size - 1) * s + 1 for size, s in zip(x.shape[2:], strides, strict=True)]
         spread = np.zeros((*x.shape[:2], *spread_size), np.float32 if x.dtype.itemsize < 4 else x.dtype)
         spread[(slice(None), slice(None), *(slice(None, None, s) for s in strides))] = x
-        widths = [(r - begin, r - end + extra) for r, begin, end, extra in zip(reach, pads[:n], pads[n:], output_padding, strict=True)]
+        borders = zip(reach, pads[:n], pads[n:], output_padding, strict=True)
+        widths = [(r - begin, r - end + extra) for r, begin, end, extra in borders]
         crop = tuple(slice(max(0, -b_), size - max(0, -e)) for (b_, e), size in zip(widths, spread_size, strict=True))
         spread = np.pad(
             spread[(slice(None), slice(None), *crop)], [(0, 0), (0, 0), *((max(0, p), max(0, q)) for p, q in widths)]

@@ -117,7 +117,7 @@ unary(
 # -- activations ---------------------------------------------------------------------------------------------------
 
 
-def _where(condition: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def _where(condition: np.ndarray, a: np.ndarray, b: np.ndarray | int) -> np.ndarray:
     return np.where(condition, a, b)
 
 

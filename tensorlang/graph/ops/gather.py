@@ -8,7 +8,7 @@ import numpy as np
 
 from tensorlang import te
 from tensorlang.graph.ir import TensorType, Value
-from tensorlang.graph.ops.common import dims_of, plain, require, wrapped_index
+from tensorlang.graph.ops.common import dims_of, known_size, plain, require, wrapped_index
 from tensorlang.graph.ops.shape import Movement
 from tensorlang.graph.registry import INJECTIVE, OPAQUE, Op, op
 from tensorlang.ir.expr import Expr, ExprLike, eq, wrap
@@ -75,7 +75,7 @@ class GatherND(Op):
         return [TensorType(x.dtype, (*indices.shape[:-1], *x.shape[batch_dims + depth.value :]))]
 
     def te(self, x: te.Tensor, indices: te.Tensor, *, batch_dims: int = 0) -> te.Tensor:
-        depth, lead = int(indices.shape[-1]), indices.ndim - 1  # type: ignore[call-overload]
+        depth, lead = known_size(indices.shape[-1]), indices.ndim - 1
 
         def element(*i: Expr) -> Expr:
             picks = [wrapped_index(indices[(*i[:lead], k)], x.shape[batch_dims + k]) for k in range(depth)]
@@ -180,8 +180,7 @@ class ScatterElements(Op):
     ) -> np.ndarray:
         out = np.array(x)
         index = np.where(indices < 0, indices + x.shape[axis], indices)
-        where = list(np.indices(indices.shape))
-        where[axis] = index
+        where = [index if a == axis else grid for a, grid in enumerate(np.indices(indices.shape))]
         if reduction == "none":
             out[tuple(where)] = updates
         else:
@@ -203,7 +202,7 @@ class ScatterND(Op):
 
     def te(self, x: te.Tensor, indices: te.Tensor, updates: te.Tensor, *, reduction: str = "none") -> te.Tensor:
         """By gathering: every element looks through all updates."""
-        depth = int(indices.shape[-1])  # type: ignore[call-overload]
+        depth = known_size(indices.shape[-1])
         axes = [te.reduce_axis(n, name=f"k{a}") for a, n in enumerate(indices.shape[:-1])]
         if not axes:
             axes = [te.reduce_axis(1, name="k")]

@@ -8,7 +8,7 @@ import numpy as np
 
 from tensorlang import te
 from tensorlang.graph.ir import TensorType
-from tensorlang.graph.ops.common import as_float, product, require, same_dim, wide
+from tensorlang.graph.ops.common import as_float, known_size, product, require, same_dim, wide
 from tensorlang.graph.ops.reduce import reduce_stage
 from tensorlang.graph.registry import COMPOUND, ELEMENTWISE, Op, op
 from tensorlang.ir.expr import Expr, ExprLike, floordiv, wrap
@@ -245,7 +245,7 @@ class InstanceNorm(Op):
 
 @op("group_norm", COMPOUND)
 class GroupNorm(Op):
-    """Channels in `groups` groups, each standardised with its spatial dimensions, times scale[c], plus bias[c]; channels second."""
+    """Channels in `groups` groups, each standardised with its positions, times scale[c], plus bias[c]; channels second."""
 
     def infer(
         self, x: TensorType, scale: TensorType, bias: TensorType, *, groups: int, epsilon: float = 1e-5
@@ -257,7 +257,7 @@ class GroupNorm(Op):
     def te(
         self, x: te.Tensor, scale: te.Tensor, bias: te.Tensor, *, groups: int, epsilon: float = 1e-5
     ) -> te.Tensor:
-        size = int(x.shape[1]) // groups  # type: ignore[call-overload]
+        size = known_size(x.shape[1]) // groups
         grouped = te.compute(
             (x.shape[0], groups, size, *x.shape[2:]), lambda n, g, c, *i: x[(n, g * size + c, *i)], name="grouped"
         )

@@ -147,8 +147,17 @@ def _square(e: Expr) -> Expr:
 
 reduction("reduce_sum", te.sum, np.sum)
 reduction("reduce_mean", te.sum, _np_mean, after=_mean)
-reduction("reduce_max", te.max, np.max)
-reduction("reduce_min", te.min, np.min)
+def _np_extreme(function: Callable[..., np.ndarray], lowest: bool) -> Callable[..., np.ndarray]:
+    def reference(x: np.ndarray, **options: Any) -> np.ndarray:
+        limits = np.iinfo(x.dtype) if x.dtype.kind in "iu" else None
+        bottom, top = (limits.min, limits.max) if limits else (-np.inf, np.inf)
+        return function(x, initial=bottom if lowest else top, **options)  # the value of an empty reduction
+
+    return reference
+
+
+reduction("reduce_max", te.max, _np_extreme(np.max, True))
+reduction("reduce_min", te.min, _np_extreme(np.min, False))
 reduction("reduce_prod", te.prod, np.prod)
 reduction("reduce_l1", te.sum, lambda x, **kw: np.sum(np.abs(x), **kw), before=te.abs)
 reduction(
@@ -190,7 +199,7 @@ class ReduceLogSumExp(Op):
 
     def numpy(self, x: np.ndarray, *, axes: Axes, keepdims: bool = True) -> np.ndarray:
         w = x.astype(np.float64)
-        top = np.max(w, axis=tuple(axes), keepdims=True)
+        top = np.max(w, axis=tuple(axes), keepdims=True, initial=-np.inf)
         top = np.where(np.isinf(top), 0, top)
         total = np.log(np.sum(np.exp(w - top), axis=tuple(axes), keepdims=True)) + top
         return (total if keepdims else np.squeeze(total, tuple(axes))).astype(x.dtype)

@@ -1,6 +1,6 @@
 """Resampling: nearest (one element each), linear and cubic (weighted neighbours), with ONNX's coordinate modes.
 
-The spatial position of an output element in the input, for output index i, sizes `n` (input) and `m` (output) and scale s = m / n:
+The position in the input of output element i, for sizes `n` (input) and `m` (output) and scale s = m / n:
 
     asymmetric            i / s
     half_pixel            (i + 0.5) / s - 0.5

@@ -205,7 +205,7 @@ class Concat(Movement):
 
     def te(self, *xs: te.Tensor, axis: int) -> te.Tensor:
         (out,) = self.infer(*(TensorType.of(x.dtype, x.shape) for x in xs), axis=axis)
-        starts: list[ExprLike] = [0]
+        starts = [wrap(0)]
         for x in xs:
             starts.append(starts[-1] + x.shape[axis])
 
@@ -378,28 +378,28 @@ class DepthToSpace(Op):
 
 @op("space_to_depth", INJECTIVE)
 class SpaceToDepth(Op):
-    """NCHW: blocks of pixels become channels (block row, block column, c)."""
+    """NCHW: blocks of pixels become channels. mode "DCR": channel = (block row, block column, c); "CRD": (c, ...)."""
 
-    def infer(self, x: TensorType, *, blocksize: int) -> list[TensorType]:
+    def infer(self, x: TensorType, *, blocksize: int, mode: str = "DCR") -> list[TensorType]:
         n, c, h, w = x.shape
         b = blocksize
         dims = (n, canonical(c * b * b), canonical(floordiv(h, b)), canonical(floordiv(w, b)))
         return [TensorType(x.dtype, dims)]
 
-    def te(self, x: te.Tensor, *, blocksize: int) -> te.Tensor:
+    def te(self, x: te.Tensor, *, blocksize: int, mode: str = "DCR") -> te.Tensor:
         (out,) = self.infer(TensorType.of(x.dtype, x.shape), blocksize=blocksize)
         b, channels = blocksize, x.shape[1]
 
         def element(n: Expr, c: Expr, h: Expr, w: Expr) -> Expr:
-            block = c // channels
-            return x[n, c % channels, h * b + block // b, w * b + block % b]
+            block, channel = (c // channels, c % channels) if mode == "DCR" else (c % (b * b), c // (b * b))
+            return x[n, channel, h * b + block // b, w * b + block % b]
 
         return te.compute(plain(out.shape), element, name="space_to_depth")
 
-    def numpy(self, x: np.ndarray, *, blocksize: int) -> np.ndarray:
+    def numpy(self, x: np.ndarray, *, blocksize: int, mode: str = "DCR") -> np.ndarray:
         n, c, h, w = x.shape
         b = blocksize
-        y = x.reshape(n, c, h // b, b, w // b, b).transpose(0, 3, 5, 1, 2, 4)
+        y = x.reshape(n, c, h // b, b, w // b, b).transpose((0, 3, 5, 1, 2, 4) if mode == "DCR" else (0, 1, 3, 5, 2, 4))
         return y.reshape(n, c * b * b, h // b, w // b)
 
 
@@ -537,4 +537,5 @@ class EyeLike(Op):
         return te.compute(x.shape, lambda i, j: te.select(te.equal(j, i + k), one, zero), name="eye_like")
 
     def numpy(self, x: np.ndarray, *, k: int = 0, dtype: DType | str) -> np.ndarray:
-        return np.eye(*x.shape, k=k, dtype=as_dtype(dtype).numpy)
+        rows, columns = x.shape
+        return np.eye(rows, columns, k=k, dtype=as_dtype(dtype).numpy)

@@ -1,7 +1,7 @@
 """Layer 6: what is done to a graph before it is compiled, as one list that can be read aloud.
 
-    graph = optimize(graph)          # the passes of PIPELINE, in order
-    groups = fuse(graph)             # kernels
+graph = optimize(graph)          # the passes of PIPELINE, in order
+groups = fuse(graph)             # kernels
 """
 
 from __future__ import annotations

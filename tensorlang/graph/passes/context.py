@@ -14,7 +14,6 @@ class Options:
     Attributes:
         layout: "NHWC" moves convolutions to channels-last; "keep" leaves the model's layout.
         flatten: turn pointwise convolutions and batched products with shared weights into two-dimensional products.
-        merge_matmuls: join products of one input with several constant matrices (query, key, value) into one.
         fold_limit: constants larger than this many bytes are not made out of smaller ones.
         max_group_nodes: the most nodes in one fused group; compile time grows with every statement of a kernel.
         max_group_inputs: the most inputs of one fused group.
@@ -22,7 +21,6 @@ class Options:
 
     layout: str = "NHWC"
     flatten: bool = True
-    merge_matmuls: bool = False
     fold_limit: int = 1 << 22
     max_group_nodes: int = 40
     max_group_inputs: int = 24

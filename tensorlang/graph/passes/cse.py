@@ -16,7 +16,7 @@ import numpy as np
 
 from tensorlang.graph.ir import Graph, Node, Value
 from tensorlang.graph.passes.context import Context, subject_of
-from tensorlang.graph.rewrite import Rewriter, rewrite
+from tensorlang.graph.rewrite import Rewriter, array_of, rewrite
 
 IMPURE = {"random_normal", "random_uniform", "random_normal_like", "random_uniform_like", "bernoulli", "multinomial"}
 SAMPLE = 64  # elements of a constant that make its hash key; candidates are then compared in full
@@ -34,7 +34,7 @@ def cse(graph: Graph, context: Context | None = None) -> Graph:
             return value
         bucket = constants.setdefault(_sample(array), [])
         for other in bucket:
-            if other is value or same_bytes(other.constant, array):
+            if other is value or same_bytes(array_of(other), array):
                 return other
         bucket.append(value)
         return value

@@ -1,8 +1,8 @@
 """Remove nodes whose results nobody reads.
 
-    %a = relu(%x)
-    %b = neg(%x)          ->    %b = neg(%x)
-    return %b                   return %b
+%a = relu(%x)
+%b = neg(%x)          ->    %b = neg(%x)
+return %b                   return %b
 """
 
 from __future__ import annotations

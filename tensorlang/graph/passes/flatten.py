@@ -19,10 +19,10 @@ from collections.abc import Sequence
 from tensorlang.graph.ir import Graph, Node, Value
 from tensorlang.graph.ops.common import product
 from tensorlang.graph.passes.context import Context, subject_of
+from tensorlang.graph.passes.rules import simplify_node
 from tensorlang.graph.passes.shape_ops import reshape
-from tensorlang.graph.passes.simplify import simplify_node
 from tensorlang.graph.registry import ELEMENTWISE, get
-from tensorlang.graph.rewrite import Rewriter, is_one
+from tensorlang.graph.rewrite import Rewriter, array_of, is_one
 from tensorlang.ir.expr import Expr
 
 ROW_WISE = {"softmax", "log_softmax", "layer_norm", "rms_norm"}
@@ -42,6 +42,7 @@ class _Rows:
         self.context = context
         self.rw = Rewriter(graph, lambda rw, node: simplify_node(rw, node, context.options.fold_limit))
         self.rows: dict[Value, Value] = {}
+        self.moved = False  # whether any operator works on other shapes than before; views alone are no gain
 
     def run(self) -> Graph:
         for node in self.graph.nodes:
@@ -52,7 +53,13 @@ class _Rows:
                     self.rw.replace(old, new)
         for value in self.graph.outputs:
             self.own(value)
-        return self.rw.finish()
+        return self.rw.finish() if self.moved else self.graph
+
+    def hold(self, value: Value, rows: Value) -> bool:
+        self.rows[value] = rows
+        self.rw.name_after(rows, value)
+        self.moved = True
+        return True
 
     def own(self, value: Value) -> Value:
         """`value` in its own shape."""
@@ -71,14 +78,12 @@ class _Rows:
         if x is None or weight is None:
             return False
         if weight.type.ndim > 2:
-            weight = self.rw.constant(weight.constant.reshape(weight.constant.shape[-2:]), weight.name)
+            weight = self.rw.constant(array_of(weight).reshape(array_of(weight).shape[-2:]), weight.name)
         new = self.rw.add("matmul", [self.rows_of(x), weight], {}, node)
         if len(node.inputs) > 2:
             new = self.rw.add("add", [new, node.inputs[2]], {}, node)
-        self.rows[node.output] = new
-        self.rw.name_after(new, node.output)
         self.context.note(subject_of(node), "is a product of two matrices")
-        return True
+        return self.hold(node.output, new)
 
     def _view(self, node: Node) -> bool:
         """A reshape that splits the rows of a matrix, or of what is held as rows: the result is held as the same rows."""
@@ -108,9 +113,7 @@ class _Rows:
             if beside is None:
                 return False
             inputs.append(beside)
-        self.rows[node.output] = self.rw.add(node.op, inputs, node.attrs, node)
-        self.rw.name_after(self.rows[node.output], node.output)
-        return True
+        return self.hold(node.output, self.rw.add(node.op, inputs, node.attrs, node))
 
     def _beside_rows(self, value: Value, shape: Sequence[Expr]) -> Value | None:
         """`value` such that it broadcasts against rows of `shape` as it did against `shape`."""
@@ -132,12 +135,10 @@ class _Rows:
         if node.op in ROW_WISE and x in self.rows and attrs["axis"] % rank == rank - 1 and len(node.outputs) == 1:
             others = [self.own(v) for v in node.inputs[1:]]
             attrs["axis"] = 1
-            self.rows[node.output] = self.rw.add(node.op, [self.rows[x], *others], attrs, node)
-            return True
+            return self.hold(node.output, self.rw.add(node.op, [self.rows[x], *others], attrs, node))
         if node.op == "concat" and attrs["axis"] == rank - 1:
             parts = [self.rows_of(v) for v in node.inputs]
-            self.rows[node.output] = self.rw.add("concat", parts, {"axis": 1}, node)
-            return True
+            return self.hold(node.output, self.rw.add("concat", parts, {"axis": 1}, node))
         return False
 
 

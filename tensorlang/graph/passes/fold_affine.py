@@ -1,9 +1,9 @@
 """Fold per-channel scales and offsets, batch normalisation among them, and zero padding into convolutions and products.
 
     %a = conv(%x, %w)
-    %b = batch_norm(%a, %s, %t, %m, %v)    ->    %d = conv(%x, %w', %b')       w' = w s / sqrt(v + eps), b' = t - m s / sqrt(v + eps)
-    %c = mul(%b, %k)                             with k and u multiplied and added in, too
-    %d = add(%c, %u)
+    %b = batch_norm(%a, %s, %t, %m, %v)    ->    %d = conv(%x, %w', %b')
+    %c = mul(%b, %k)
+    %d = add(%c, %u)                             w' = w f k, b' = (t - m f) k + u with f = s / sqrt(v + eps)
 
 Weights are combined in f64 and rounded once. A normalisation that follows nothing foldable becomes a product and a sum.
 """
@@ -14,9 +14,9 @@ import numpy as np
 
 from tensorlang.graph.ir import Graph, Node, Value
 from tensorlang.graph.passes.context import Context, subject_of
-from tensorlang.graph.passes.simplify import simplify_node
+from tensorlang.graph.passes.rules import simplify_node
 from tensorlang.graph.registry import as_ints
-from tensorlang.graph.rewrite import Rewriter, rewrite, same_shape
+from tensorlang.graph.rewrite import Rewriter, array_of, rewrite, same_shape
 
 CONVOLUTIONS = ("conv", "conv_transpose")
 
@@ -40,7 +40,7 @@ def _batch_norm(rw: Rewriter, node: Node, context: Context) -> Value | None:
     if node.op != "batch_norm" or not all(v.is_constant for v in node.inputs[1:]):
         return None
     x = node.inputs[0]
-    scale, offset, mean, variance = (v.constant.astype(np.float64) for v in node.inputs[1:])
+    scale, offset, mean, variance = (array_of(v).astype(np.float64) for v in node.inputs[1:])
     factor = scale / np.sqrt(variance + node.attrs.get("epsilon", 1e-5))
     shape = (-1,) + (1,) * (x.type.ndim - 1 - node.attrs.get("axis", 1))
     dtype = x.dtype.numpy
@@ -65,11 +65,11 @@ def _scale(rw: Rewriter, node: Node, context: Context) -> Value | None:
 
 def _scaled(rw: Rewriter, anchor: Node, channel: np.ndarray) -> Value:
     """`anchor` with weights and bias times `channel`."""
-    weight = anchor.inputs[1].constant
+    weight = array_of(anchor.inputs[1])
     scaled = weight.astype(np.float64) * _along_output_channels(channel, anchor)
     inputs: list[Value | np.ndarray] = [anchor.inputs[0], scaled.astype(weight.dtype)]
     if len(anchor.inputs) > 2:
-        bias = anchor.inputs[2].constant
+        bias = array_of(anchor.inputs[2])
         inputs.append((bias.astype(np.float64) * channel).astype(bias.dtype))
     return rw.add(anchor.op, inputs, anchor.attrs, anchor)
 
@@ -86,7 +86,7 @@ def _offset(rw: Rewriter, node: Node, context: Context) -> Value | None:
     channel = -channel if node.op == "sub" else channel
     channels = anchor.output.shape[_channel_axis(anchor)].value
     if len(anchor.inputs) > 2:
-        channel = anchor.inputs[2].constant.astype(np.float64) + channel
+        channel = array_of(anchor.inputs[2]).astype(np.float64) + channel
     bias = np.broadcast_to(channel, (channels,)).astype(anchor.output.dtype.numpy)
     context.note(subject_of(node), f"joins the bias of {subject_of(anchor)}")
     return rw.add(anchor.op, [*anchor.inputs[:2], bias], anchor.attrs, anchor)
@@ -101,13 +101,13 @@ def _distribute(rw: Rewriter, node: Node, context: Context) -> Value | None:
         if not constant.is_constant or inner is None or inner.op != "add" or rw.uses(total) != 0:
             continue
         for product, offset in (inner.inputs, inner.inputs[::-1]):
-            anchor = product.producer
-            if not offset.is_constant or not _is_anchor(anchor, ("matmul",)) or rw.uses(product) != 1:
+            anchor = _anchor(product, ("matmul",))
+            if not offset.is_constant or anchor is None or rw.uses(product) != 1:
                 continue
-            channel = _per_channel(constant.constant, anchor, node.output)
+            channel = _per_channel(array_of(constant), anchor, node.output)
             if channel is None or not np.all(np.isfinite(channel)) or not same_shape(product.type, node.output.type):
                 continue
-            moved = (offset.constant.astype(np.float64) * constant.constant).astype(offset.constant.dtype)
+            moved = (array_of(offset).astype(np.float64) * array_of(constant)).astype(array_of(offset).dtype)
             context.note(subject_of(node), f"scales the constant weights of {subject_of(anchor)} and what is added to it")
             return rw.add("add", [_scaled(rw, anchor, channel), moved], {}, node)
     return None
@@ -135,15 +135,16 @@ def _padding(rw: Rewriter, node: Node, context: Context) -> Value | None:
     return rw.add(node.op, [pad.inputs[0], *node.inputs[1:]], attrs, node)
 
 
-def _is_anchor(node: Node | None, ops: tuple[str, ...]) -> bool:
-    """A product whose weights, and bias if any, are constants."""
+def _anchor(value: Value, ops: tuple[str, ...]) -> Node | None:
+    """The node that computes `value`, if it is a product whose weights, and bias if any, are constants."""
+    node = value.producer
     if node is None or node.op not in ops or not all(v.is_constant for v in node.inputs[1:]):
-        return False
+        return None
     if node.op == "matmul":
-        return node.inputs[1].type.ndim == 2 and node.output.type.ndim >= 2
+        return node if node.inputs[1].type.ndim == 2 and node.output.type.ndim >= 2 else None
     if node.op == "conv_transpose" and node.attrs.get("group", 1) != 1:
-        return False
-    return node.attrs.get("layout", "NCHW") == "NCHW" and node.output.dtype.is_float
+        return None
+    return node if node.attrs.get("layout", "NCHW") == "NCHW" and node.output.dtype.is_float else None
 
 
 def _foldable(rw: Rewriter, node: Node, ops: tuple[str, str]) -> tuple[Node, np.ndarray] | None:
@@ -152,8 +153,9 @@ def _foldable(rw: Rewriter, node: Node, ops: tuple[str, str]) -> tuple[Node, np.
         return None
     commutes = node.op == ops[0]
     for a, b in (node.inputs, node.inputs[::-1]) if commutes else (node.inputs,):
-        if b.is_constant and _is_anchor(a.producer, (*CONVOLUTIONS, "matmul")) and rw.uses(a) == 0:
-            return a.producer, b.constant
+        anchor = _anchor(a, (*CONVOLUTIONS, "matmul"))
+        if b.constant is not None and anchor is not None and rw.uses(a) == 0:
+            return anchor, b.constant
     return None
 
 

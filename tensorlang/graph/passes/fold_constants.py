@@ -16,7 +16,7 @@ import numpy as np
 from tensorlang.graph.ir import Graph, Node, Value
 from tensorlang.graph.passes.context import Context
 from tensorlang.graph.registry import OPAQUE, as_ints, get
-from tensorlang.graph.rewrite import Rewriter, rewrite
+from tensorlang.graph.rewrite import Rewriter, array_of, rewrite
 from tensorlang.ir.expr import Expr
 
 
@@ -29,8 +29,9 @@ def fold_constants(graph: Graph, context: Context | None = None) -> Graph:
 def fold(rw: Rewriter, node: Node, limit: int = 1 << 22) -> list[Value] | None:
     """The constants that `node` computes, or None if it depends on an input, or would grow too large."""
     known = [_contents(v) for v in node.outputs]
-    if all(array is not None for array in known):
-        return [rw.constant(a, v.name) for a, v in zip(known, node.outputs, strict=True)]
+    contents = [a for a in known if a is not None]
+    if len(contents) == len(node.outputs):
+        return [rw.constant(a, v.name) for a, v in zip(contents, node.outputs, strict=True)]
     if not node.inputs or not all(v.is_constant for v in node.inputs):
         return None
     definition = get(node.op)
@@ -42,13 +43,13 @@ def fold(rw: Rewriter, node: Node, limit: int = 1 << 22) -> list[Value] | None:
         if shape is None:
             return None
         size += int(np.prod(shape, dtype=np.int64)) * value.dtype.nbytes
-    if size > max(limit, 2 * sum(v.constant.nbytes for v in node.inputs)):
+    if size > max(limit, 2 * sum(array_of(v).nbytes for v in node.inputs)):
         return None
     attrs = {name: _as_number(value) for name, value in node.attrs.items()}
     if any(_is_symbolic(value) for value in attrs.values()):
         return None
     with np.errstate(all="ignore"):
-        result = definition.numpy(*(v.constant for v in node.inputs), **attrs)
+        result = definition.numpy(*(array_of(v) for v in node.inputs), **attrs)
     arrays = result if isinstance(result, tuple | list) else (result,)
     return [
         rw.constant(np.ascontiguousarray(np.asarray(a, dtype=v.dtype.numpy)).reshape(as_ints(v.shape)), v.name)
@@ -58,11 +59,10 @@ def fold(rw: Rewriter, node: Node, limit: int = 1 << 22) -> list[Value] | None:
 
 def _contents(value: Value) -> np.ndarray | None:
     """The array of an integer value all of whose elements are known numbers."""
-    if value.data is None or not (value.dtype.is_int or value.dtype.is_bool) or as_ints(value.shape) is None:
+    shape = as_ints(value.shape)
+    if value.data is None or shape is None or value.dtype.is_float or not all(e.op == "const" for e in value.data.flat):
         return None
-    if not all(e.op == "const" for e in value.data.flat):
-        return None
-    return np.array([e.value for e in value.data.flat], value.dtype.numpy).reshape(as_ints(value.shape))
+    return np.array([e.value for e in value.data.flat], value.dtype.numpy).reshape(shape)
 
 
 def _as_number(attribute: Any) -> Any:

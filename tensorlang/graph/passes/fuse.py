@@ -10,15 +10,17 @@
 The rules, tried for every node in topological order:
 
 1. A reshape only renames memory: it is an alias, a group of its own for which nothing runs.
-2. *Epilogue.* An elementwise node joins the group that makes one of its operands, if nobody else reads that operand and its shape is
-   the result's. Among several, the group of the heaviest kind, then the latest, so that its other operands exist before.
+2. *Epilogue.* An elementwise node joins the group that makes one of its operands, if nobody else reads that operand and
+   its shape is the result's. Among several, the group of the heaviest kind, then the latest, so that its other operands
+   exist before.
 3. *Diamond.* A value with several readers stays inside if all their paths meet again within a few elementwise nodes.
-4. *Prologue.* A group of elementwise and index operators joins the only reader of its result, unless the reader would evaluate it many
-   times over (a broadcast, a window, a second pass) and it is not cheap. Products take index operators only.
+4. *Prologue.* A group of elementwise and index operators joins the only reader of its result, unless the reader would
+   evaluate it many times over (a broadcast, a window, a second pass) and it is not cheap. Products take index operators
+   only.
 5. At most one reduction, product or compound operator per group; concat ends a group; an upper limit on size.
 
-No cycle can arise: a group has one result, and whoever joins a group is either the only reader of that result or, in a diamond, on a
-path that ends inside.
+No cycle can arise: a group has one result, and whoever joins a group is either the only reader of that result or, in a
+diamond, on a path that ends inside.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from collections.abc import Iterable
 
 from tensorlang.errors import InternalError
 from tensorlang.graph.ir import Graph, Node, Value
-from tensorlang.graph.passes.context import Context, Options, subject_of
+from tensorlang.graph.passes.context import Options, subject_of
 from tensorlang.graph.passes.group import Group, name_of
 from tensorlang.graph.registry import COMPOUND, CONTRACTION, ELEMENTWISE, INJECTIVE, OPAQUE, REDUCTION, Kind, get
 from tensorlang.graph.rewrite import bytes_of, same_shape
@@ -253,7 +255,7 @@ class _Fusion:
         nodes = sorted(cluster.nodes, key=self.order.__getitem__)
         inside = {v for n in nodes for v in n.outputs}
         inputs = dict.fromkeys(
-            v for n in nodes for v in n.inputs if v not in inside and not (v.is_constant and v.constant.size == 1)
+            v for n in nodes for v in n.inputs if v not in inside and not (v.constant is not None and v.constant.size == 1)
         )
         members = set(nodes)
         outputs = [

@@ -1,8 +1,8 @@
 """A fused group: nodes that become one kernel, and the kernel's definition as one tensor expression.
 
-    group dense_relu(%x, %w):            def dense_relu(x, w, relu):
-      %y = matmul(%x, %w)         ->       for i, j, k: matmul[i, j] += x[i, k] * w[k, j]
-      %z = relu(%y)                        for i, j: relu[i, j] = max(matmul[i, j], 0)
+group dense_relu(%x, %w):            def dense_relu(x, w, relu):
+  %y = matmul(%x, %w)         ->       for i, j, k: matmul[i, j] += x[i, k] * w[k, j]
+  %z = relu(%y)                        for i, j: relu[i, j] = max(matmul[i, j], 0)
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from dataclasses import dataclass, field, replace
 
 from tensorlang import te
 from tensorlang.graph.ir import Node, Value
+from tensorlang.graph.ops.common import canonical
 from tensorlang.graph.registry import CONTRACTION, get
-from tensorlang.graph.rewrite import scalar
+from tensorlang.graph.rewrite import array_of
 from tensorlang.ir.buffer import Buffer
 from tensorlang.ir.expr import Expr, const
-from tensorlang.ir.stmt import PrimFunc
-from tensorlang.ir.visitor import map_exprs, rewrite
+from tensorlang.ir.stmt import PrimFunc, Stmt, Store
+from tensorlang.ir.visitor import map_exprs, rewrite, rewrite_stmt
 
 MAX_NAME = 60
 
@@ -79,17 +80,32 @@ class Group:
                 if value not in tensors:
                     tensors[value] = _placeholder(value, taken)
                     embedded.append(tensors[value])
-                    numbers[tensors[value].name] = const(scalar(value), value.dtype)
+                    numbers[tensors[value].name] = const(array_of(value).reshape(()).item(), value.dtype)
             results = get(node.op).te(*(tensors[v] for v in node.inputs), **node.attrs)
             results = results if isinstance(results, tuple | list) else (results,)
             tensors.update(zip(node.outputs, results, strict=True))
+        results = [tensors[v] for v in self.outputs]
+        parts = self._parts(tensors)
         function = te.create_prim_func(
             name or self.name,
             [*placeholders, *embedded],
-            [tensors[v] for v in self.outputs],
+            parts or results,
             constants=[tensors[v].name for v in self.inputs if v.is_constant],
         )
+        if parts:
+            function = place_side_by_side(function, results[0].buffer, self.nodes[-1].attrs["axis"])
         return embed_numbers(function, numbers)
+
+    def _parts(self, tensors: Mapping[Value, te.Tensor]) -> list[te.Tensor]:
+        """A group that ends in a concat writes each part by its own loops: a copy per input, in place of one `concat` stage.
+
+        The stage would choose the part anew for every element.
+        """
+        last = self.nodes[-1]
+        if last.op != "concat" or self.outputs != [last.output]:
+            return []
+        sources = [tensors[v] for v in last.inputs]
+        return [te.compute(t.shape, lambda *i, t=t: t[i], name=f"concat_{k}") for k, t in enumerate(sources)]
 
     def __str__(self) -> str:
         lines = [f"{self.kind} {self.name}({', '.join('%' + v.name for v in self.inputs)}):"]
@@ -108,6 +124,24 @@ def _placeholder(value: Value, taken: set[str]) -> te.Tensor:
     taken.add(name)
     dims = tuple(d.value if d.op == "const" else d for d in value.shape)
     return te.placeholder(dims, value.dtype, name=name)
+
+
+def place_side_by_side(function: PrimFunc, out: Buffer, axis: int) -> PrimFunc:
+    """`function` with its outputs written into one buffer `out`, one after another along `axis`."""
+    offset: Expr = const(0)
+    offsets: dict[Buffer, Expr] = {}
+    for part in function.outputs:
+        offsets[part] = offset
+        offset = canonical(offset + part.shape[axis])
+
+    def rule(s: Stmt) -> Stmt | None:
+        if not isinstance(s, Store) or s.buffer not in offsets:
+            return None
+        indices = (*s.indices[:axis], s.indices[axis] + offsets[s.buffer], *s.indices[axis + 1 :])
+        return Store(out, indices, s.value)
+
+    params: tuple[Buffer | Expr, ...] = (*function.inputs, out, *function.size_vars)
+    return replace(function, params=params, body=rewrite_stmt(function.body, rule), num_outputs=1)
 
 
 def embed_numbers(function: PrimFunc, numbers: Mapping[str, Expr]) -> PrimFunc:

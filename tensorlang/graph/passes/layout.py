@@ -9,11 +9,12 @@
 Channels-last makes the innermost, vectorised dimension that of the channels: a pointwise convolution is a matrix product, a
 depthwise one needs no reduction across lanes, and bias and scales are read along lanes.
 
-How: in one walk from the inputs down, every value is *held* in one layout, some permutation of the model's own, and other
-layouts of it are made when first asked for (and then kept). A convolution asks for channels-last and leaves its result so. A
-transposition of the model moves nothing: its result is held as what it reads, under another permutation. Everything else works in
-whichever of its operands' layouts moves the fewest bytes, if the table of `layout_rules` says that it commutes with it; what does
-not asks for the model's layout. A pair of opposite transpositions thus never comes to be.
+How: in one walk from the inputs down, every value is *held* in one layout, some permutation of the model's own, and
+other layouts of it are made when first asked for (and then kept). A convolution asks for channels-last and leaves its
+result so. A transposition of the model moves nothing: its result is held as what it reads, under another permutation.
+Everything else works in whichever of its operands' layouts moves the fewest bytes, if the table of `layout_rules` says
+that it commutes with it; what does not asks for the model's layout. A pair of opposite transpositions thus never comes
+to be.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ import numpy as np
 from tensorlang.graph.ir import Graph, Node, Value
 from tensorlang.graph.passes.context import Context, subject_of
 from tensorlang.graph.passes.layout_rules import Commuted, channels_last, commute
+from tensorlang.graph.passes.rules import simplify_node
 from tensorlang.graph.passes.shape_ops import Perm, compose, inverse, moves_no_data, reshape, transpose
-from tensorlang.graph.passes.simplify import simplify_node
-from tensorlang.graph.rewrite import Rewriter, bytes_of, is_one
+from tensorlang.graph.rewrite import Rewriter, array_of, bytes_of, is_one
 
 CONVOLUTIONS = ("conv", "conv_transpose")
 PER_AXIS = {"strides": 1, "dilations": 1, "pads": 0, "output_padding": 0}  # with the value for an axis of size one
@@ -49,6 +50,7 @@ class _Layouts:
         self.graph = graph
         self.context = context
         self.rw = Rewriter(graph, lambda rw, node: simplify_node(rw, node, context.options.fold_limit))
+        self.converted = False
         self.held: dict[Value, tuple[Perm, Value]] = {}
         self.forms: dict[Value, dict[Perm, Value]] = {}
 
@@ -58,7 +60,8 @@ class _Layouts:
                 self._as_it_is(node)
         for value in self.graph.outputs:
             self.rw.replace(value, self.get(value, _identity(value)))
-        return self.rw.finish()
+        after = self.rw.finish()
+        return after if self.converted or _moved(after) < _moved(self.graph) else self.graph
 
     # -- layouts of values -----------------------------------------------------------------------------------------
     def hold(self, value: Value, perm: Perm, new: Value) -> None:
@@ -154,6 +157,7 @@ class _Layouts:
             n, _, w, c = new.shape
             new = reshape(self.rw, new, (n, w, c), node)
         self.context.note(subject_of(node), "channels-last")
+        self.converted = True
         self.hold(node.output, perm, new)
         return True
 
@@ -185,13 +189,18 @@ class _Layouts:
         return True
 
 
+def _moved(graph: Graph) -> int:
+    """Bytes that transpositions move."""
+    return sum(bytes_of(n.output.type) for n in graph.nodes if n.op == "transpose")
+
+
 def _identity(value: Value) -> Perm:
     return tuple(range(value.type.ndim))
 
 
 def _channels_last_weights(node: Node) -> np.ndarray:
     """OI + kernel (transposed: IO + kernel) to kernel + IO; depthwise to kernel + C."""
-    weight = node.inputs[1].constant
+    weight = array_of(node.inputs[1])
     spatial = tuple(range(2, weight.ndim))
     if node.op == "conv_transpose":
         return np.ascontiguousarray(weight.transpose(*spatial, 0, 1))

@@ -166,7 +166,7 @@ def _matmul(node: Node, perm: Perm) -> Commuted | None:
     """Batch dimensions may be in any order, rows and columns stay."""
     rank = node.output.type.ndim
     fixed = (rank - 2, rank - 1)
-    if len(node.inputs) != 2 or len(perm) != rank or perm[-2:] != fixed or any(v.type.ndim not in (2, rank) for v in node.inputs):
+    if len(perm) != rank or perm[-2:] != fixed or any(v.type.ndim not in (2, rank) for v in node.inputs):
         return None
     return Commuted([perm if v.type.ndim == rank else None for v in node.inputs], node.attrs, [perm])
 

@@ -18,9 +18,9 @@ import numpy as np
 from tensorlang.graph.ir import Graph, Node, Value
 from tensorlang.graph.ops.common import canonical, product
 from tensorlang.graph.passes.context import Context, subject_of
+from tensorlang.graph.passes.rules import simplify_node
 from tensorlang.graph.passes.shape_ops import reshape, transpose
-from tensorlang.graph.passes.simplify import simplify_node
-from tensorlang.graph.rewrite import Rewriter, rewrite
+from tensorlang.graph.rewrite import Rewriter, array_of, rewrite
 from tensorlang.ir.expr import floordiv, floormod
 
 
@@ -52,7 +52,7 @@ def _tiles(node: Node) -> bool:
 
 
 def _as_product(rw: Rewriter, node: Node) -> Value:
-    x, weight = node.inputs[0], node.inputs[1].constant
+    x, weight = node.inputs[0], array_of(node.inputs[1])
     n, c, *sizes = x.shape
     kernel = weight.shape[2:]
     spatial = len(kernel)

@@ -21,7 +21,7 @@ import numpy as np
 from tensorlang.graph.ir import Graph, Node, Value
 from tensorlang.graph.passes.context import Context, subject_of
 from tensorlang.graph.passes.match import Bind, Bindings, Const, match
-from tensorlang.graph.passes.simplify import simplify_node
+from tensorlang.graph.passes.rules import simplify_node
 from tensorlang.graph.rewrite import Rewriter, rewrite, same_shape, scalar
 
 ROOT_HALF, ROOT_TWO, TANH_SCALE = math.sqrt(0.5), math.sqrt(2), math.sqrt(2 / math.pi)
@@ -29,7 +29,7 @@ ROOT_HALF, ROOT_TWO, TANH_SCALE = math.sqrt(0.5), math.sqrt(2), math.sqrt(2 / ma
 
 _ERF = [("add", ("erf", ("mul", "x", ROOT_HALF)), 1.0), ("add", ("erf", ("div", "x", ROOT_TWO)), 1.0)]
 _CUBES = [("mul", ("mul", "x", "x"), "x"), ("pow", "x", 3.0)]
-_INNER = [("mul", ("add", "x", ("mul", cube, 0.044715)), TANH_SCALE) for cube in _CUBES]
+_INNER: list[Any] = [("mul", ("add", "x", ("mul", cube, 0.044715)), TANH_SCALE) for cube in _CUBES]
 _INNER.append(("mul", ("add", "x", ("mul", ("mul", ("mul", "x", 0.044715), "x"), "x")), TANH_SCALE))
 _TANH = [("add", ("tanh", inner), 1.0) for inner in _INNER]
 

@@ -1,10 +1,10 @@
 """The two shape operators that passes insert, with the algebra that keeps them from piling up.
 
-    reshape(reshape(x, a), b)         ->  reshape(x, b)
-    reshape(x, shape of x)            ->  x
-    transpose(transpose(x, p), q)     ->  transpose(x, p[q[.]])
-    transpose(x, identity)            ->  x
-    transpose(x, p)                   ->  reshape(x, ...)      p moves only dimensions of size one: no data moves
+reshape(reshape(x, a), b)         ->  reshape(x, b)
+reshape(x, shape of x)            ->  x
+transpose(transpose(x, p), q)     ->  transpose(x, p[q[.]])
+transpose(x, identity)            ->  x
+transpose(x, p)                   ->  reshape(x, ...)      p moves only dimensions of size one: no data moves
 """
 
 from __future__ import annotations
@@ -111,12 +111,13 @@ def factor(old: Sequence[Expr], new: Sequence[Expr]) -> list[tuple[list[int], li
     return groups
 
 
-_Monomial = tuple[int, Counter]
+_Monomial = tuple[int, Counter[Expr]]
 
 
 def _monomial(e: Expr) -> _Monomial:
     """A product as (number, atoms)."""
-    number, atoms, pending = 1, Counter(), [e]
+    number, pending = 1, [e]
+    atoms: Counter[Expr] = Counter()
     while pending:
         x = pending.pop()
         if x.op == "mul":

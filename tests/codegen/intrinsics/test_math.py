@@ -37,7 +37,8 @@ def _inputs(name: str) -> np.ndarray:
     patterns = np.arange(0, 1 << 32, 32771, dtype=np.uint64).astype(np.uint32).view(np.float32)
     stretches = [np.linspace(a, b, 8000) for a, b in ((-1, 1), (-10, 10), (-110, 110), (0.4, 2.5))]
     edges = [0.0, -0.0, np.inf, -np.inf, np.nan, 1.0, -1.0, 88.72283, 88.7229, -87.34, -103.97, 1e-45, -1e-45, 3.4e38]
-    x = np.concatenate([patterns, *stretches, edges]).astype(np.float32)
+    with np.errstate(invalid="ignore"):  # signalling NaNs among the patterns
+        x = np.concatenate([patterns, *stretches, edges]).astype(np.float32)
     if name in PERIODIC:
         x = x[(np.abs(x) < 1.6e6) | ~np.isfinite(x)]
     return np.concatenate([x, np.zeros(-len(x) % 16, np.float32)])
@@ -91,8 +92,9 @@ def _pow_inputs() -> tuple[np.ndarray, np.ndarray]:
     special = np.array([0.0, -0.0, 1, -1, np.inf, -np.inf, np.nan, 2, -2, 0.5, -0.5, 3, -3, 1e-40, 3e38, -7], np.float32)
     a, b = (g.ravel() for g in np.meshgrid(special, special))
     wild = rng.integers(0, 1 << 32, (2, 16000), dtype=np.uint64).astype(np.uint32).view(np.float32)
-    a = np.concatenate([a, wild[0], np.exp(rng.uniform(-80, 80, 16000)), rng.integers(-9, 9, 1600)]).astype(np.float32)
-    b = np.concatenate([b, wild[1], rng.uniform(-3, 3, 16000), rng.integers(-9, 9, 1600)]).astype(np.float32)
+    with np.errstate(invalid="ignore"):  # signalling NaNs among the patterns
+        a = np.concatenate([a, wild[0], np.exp(rng.uniform(-80, 80, 16000)), rng.integers(-9, 9, 1600)]).astype(np.float32)
+        b = np.concatenate([b, wild[1], rng.uniform(-3, 3, 16000), rng.integers(-9, 9, 1600)]).astype(np.float32)
     return a, b
 
 

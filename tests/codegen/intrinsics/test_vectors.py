@@ -227,6 +227,8 @@ MIXED = """
 @kernel("f32* x, f32* out, i32* k, i32* kout")
 def mixed(ctx, x, out, k, kout):
     v = vload(x, 0, 16)
+    v *= f32(0.5)
+    out[0] += f32(1.0)
     a = x[2]
     vstore(out, 0, v * a + f32(1.0))
     vstore(out, 16, f32(2.0) - v)

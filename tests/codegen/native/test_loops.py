@@ -15,8 +15,12 @@ def rewritten(source: str) -> str:
 
 def test_a_loop_becomes_a_count():
     assert rewritten("def f(n):\n    for i in range(n):\n        g(i)\n") == (
-        "def f(n):\n    i = 0\n    while i < n:\n        g(i)\n        i += 1"
+        "def f(n):\n    i = 0\n    while i < n:\n        g(i)\n        i = i + 1"
     )
+
+
+def test_updates_become_assignments():
+    assert rewritten("def f(p, i, v):\n    v += 1\n    p[i] *= v\n") == ("def f(p, i, v):\n    v = v + 1\n    p[i] = p[i] * v")
 
 
 def test_a_bound_is_evaluated_once():

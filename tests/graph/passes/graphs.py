@@ -59,7 +59,8 @@ class Builder:
         return self.builder.add(op, [x], defaults | attrs)
 
     def graph(self, *outputs: Value) -> Graph:
-        return Graph(self.inputs, self.builder.nodes, list(outputs), dims=dict(self.dims))
+        names = [f"out{position}" for position in range(len(outputs))]
+        return Graph(self.inputs, self.builder.nodes, list(outputs), dims=dict(self.dims), output_names=names)
 
 
 def feeds_for(graph: Graph, seed: int = 0, sizes: Mapping[str, int] | None = None) -> dict[str, np.ndarray]:

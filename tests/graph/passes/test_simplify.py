@@ -166,3 +166,14 @@ def test_clip_takes_in_relu():
     after = simplify(graph)
     assert ops(after) == ["clip"]
     assert_same_function(graph, after, tolerance=0)
+
+
+def test_a_split_that_comes_together_again_vanishes():
+    g = Builder()
+    x, y = g.input(2, 8), g.input(2, 3, name="y")
+    cuts = ((0, 2), (2, 3), (5, 3))
+    a, b, c = (g.slice(x, starts=(0, start), shape=(2, size), steps=(1, 1)) for start, size in cuts)
+    graph = g.graph(g.concat(a, b, c, y, axis=1), g.concat(b, a, c, axis=1))
+    after = simplify(graph)
+    assert [len(n.inputs) for n in after.nodes if n.op == "concat"] == [2, 3]
+    assert_same_function(graph, after, tolerance=0)

@@ -1,0 +1,48 @@
+"""Work spread over forked processes gives what a loop gives, whatever happens to the children."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tensorlang.codegen.native.forked import forked_map
+
+ITEMS = list(range(20))
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 50])
+def test_results_come_in_order(workers):
+    assert forked_map(lambda x: x * x, ITEMS, [1.0] * 20, workers) == [x * x for x in ITEMS]
+
+
+def test_children_do_the_work():
+    pids = forked_map(lambda x: os.getpid(), ITEMS, [1.0] * 20, 2)
+    assert len(set(pids)) == 2 and pids.count(os.getpid()) == 10
+
+
+def test_a_dying_child_costs_time_only():
+    parent = os.getpid()
+
+    def work(x: int) -> int:
+        if os.getpid() != parent:
+            os._exit(9)
+        return x + 1
+
+    assert forked_map(work, ITEMS, [1.0] * 20, 3) == [x + 1 for x in ITEMS]
+
+
+def test_an_error_is_raised_by_the_parent():
+    def work(x: int) -> int:
+        if x == 7:
+            raise ValueError("seven")
+        return x
+
+    with pytest.raises(ValueError, match="seven"):
+        forked_map(work, ITEMS, [1.0] * 20, 2)
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)  # no zombies
+
+
+def test_large_results_pass(monkeypatch):
+    assert [len(r) for r in forked_map(lambda x: bytes(3_000_000), ITEMS[:4], [1.0] * 4, 2)] == [3_000_000] * 4
