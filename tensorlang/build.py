@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from tensorlang.codegen.emit import HEADER, EmittedKernel, emit_kernel
-from tensorlang.codegen.native import CpuTarget, compile_and_load, compile_source, run_plain
+from tensorlang.codegen.emit import HEADER, RESERVED, EmittedKernel, emit_kernel
+from tensorlang.codegen import native
+from tensorlang.codegen.native import CpuTarget, run_plain
 from tensorlang.config import Settings
 from tensorlang.errors import BuildError, InputError
 from tensorlang.ir.expr import Expr, const
@@ -23,8 +24,9 @@ from tensorlang.ir.verify import verify
 from tensorlang.ir.visitor import substitute
 from tensorlang.lower import Stage as LoweringStage, lower
 from tensorlang.lower.prepare import split_preparation
-from tensorlang.runtime.context import context_address
-from tensorlang.runtime.loader import Library, check_status
+from tensorlang.runtime import context
+from tensorlang.runtime.cache import ContentCache
+from tensorlang.runtime.loader import Library, check_status, load_object
 from tensorlang.schedule import ProofEntry, Schedule
 from tensorlang.schedule.rules import Machine, default_rule
 
@@ -51,6 +53,35 @@ class LoweredKernel:
     trace: str
     proof: tuple[ProofEntry, ...] = ()
     scheduled: PrimFunc | None = None
+
+
+def compile_source(
+    source: str, target: CpuTarget | None = None, emit: str = "object", settings: Settings | None = None
+) -> bytes:
+    """Compile an emitted module, or find it in the cache; arguments and errors as for `codegen.native.compile_source`.
+
+    Args:
+        settings: where and whether to cache; the environment's by default.
+    """
+    return native.compile_source(source, target, emit, _store(settings))
+
+
+def pool_object(target: CpuTarget | None = None, settings: Settings | None = None) -> bytes:
+    """Object file of the thread pool's native half, for `runtime.context.install`."""
+    return native.pool_object(target, _store(settings))
+
+
+def compile_and_load(source: str, target: CpuTarget | None = None, settings: Settings | None = None) -> Library:
+    """Compile an emitted module, or find it in the cache, and load it into this process, which gets its pool if it has none."""
+    settings = settings or Settings.from_env()
+    signatures = native.exported_signatures(source)
+    if not context.is_installed():
+        context.install(pool_object(settings=settings), settings.num_threads)
+    return load_object(compile_source(source, target, settings=settings), signatures)
+
+
+def _store(settings: Settings | None) -> ContentCache:
+    return ContentCache.of(settings or Settings.from_env(), "native")
 
 
 def machine_of(target: CpuTarget, threads: int) -> Machine:
@@ -84,7 +115,7 @@ def lower_kernel(
         scheduled = replace(scheduled, name=name)
     preparations, func = split_preparation(scheduled, scheduled.attrs.get("constants", ()))
     stages = lower(func)
-    emitted = emit_kernel(stages[-1].func, _identifier(func.name))
+    emitted = emit_kernel(stages[-1].func, identifier(func.name))
     return LoweredKernel(
         emitted, func, tuple(preparations), tuple(stages), str(schedule.trace), tuple(schedule.proof), scheduled
     )
@@ -102,9 +133,10 @@ def prepare(kernel: LoweredKernel, constants: Mapping[str, np.ndarray]) -> dict[
     return made
 
 
-def _identifier(name: str) -> str:
+def identifier(name: str) -> str:
+    """`name` as a function name that shadows nothing the emitted module uses."""
     text = re.sub(r"\W", "_", name)
-    return text if text and not text[0].isdigit() else f"k_{text}"
+    return text if text and not text[0].isdigit() and text not in RESERVED else f"k_{text}"
 
 
 @dataclass
@@ -230,7 +262,7 @@ class Kernel:
         if self._library is None:
             self._library = compile_and_load(self.source, settings=self.settings)
         native = [a.ctypes.data if isinstance(a, np.ndarray) else a for a in args]
-        check_status(self._library[self.name](context_address(), *native), self.name)
+        check_status(self._library[self.name](context.context_address(), *native), self.name)
 
 
 def as_array(a: Any) -> np.ndarray:

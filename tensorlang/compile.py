@@ -1,23 +1,28 @@
 """Models to executables (layer 8): `tl.compile`, `tl.load`.
 
-A build that the cache knows loads one file and runs: passes, code generation and numba are imported only where it does not.
+A build that the cache knows loads one file and runs. What only other builds need (graphs, passes, code generation, islpy and
+numba: a second of imports) is reached through the lazy facade and by entry points.
+
+A target is an entry point of the group `tensorlang.targets`, built-in ones included: a function
+`(graph: Graph, target: str, settings: Settings) -> Artifact`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib
 import importlib.util
 import json
+import mmap
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from importlib.metadata import entry_points, version
+from importlib.metadata import EntryPoint, entry_points, version
 from pathlib import Path
 from time import process_time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import tensorlang
 from tensorlang.codegen.intrinsics import Pointer
 from tensorlang.codegen.native.plain import run_plain
 from tensorlang.config import Settings
@@ -30,12 +35,7 @@ from tensorlang.runtime.machine import host_features, host_triple, require_machi
 if TYPE_CHECKING:
     from tensorlang.graph.ir import Graph
 
-# What only a build that no cache answers needs, imported then: the module of each target's `compile_graph`, of graphs, of
-# `load_model` and of `certify`. Together they are most of tensorlang, islpy and numba: a second.
-COMPILERS = {"cpu": "tensorlang.graph.compiler"}
-GRAPHS = "tensorlang.graph.specialise"
-LOADER = "tensorlang.load_model"
-VERIFIER = "tensorlang.verify"
+TARGETS = "tensorlang.targets"
 PRECISIONS = ("float32",)
 
 
@@ -64,8 +64,8 @@ def compile(
         InputError: `shapes` names no dimension or input.
         BuildError: there is no code for the target, or `verify` found a difference above its bound.
     """
-    if target not in COMPILERS:
-        raise BuildError(f"unknown target {target!r}; there are: {', '.join(COMPILERS)}")
+    if target not in _targets():
+        raise BuildError(f"unknown target {target!r}; there are: {', '.join(sorted(_targets())) or 'none'}")
     if precision not in PRECISIONS:
         raise BuildError(f"precision {precision!r} is not supported; there is: {', '.join(PRECISIONS)}")
     if tuning != "off":
@@ -78,7 +78,7 @@ def compile(
     artifact = build.cached() or build.run()
     exe = Executable(artifact, _runner(artifact, settings))
     if verify:
-        exe.certificate = importlib.import_module(VERIFIER).certify(exe, path or build.graph(), shapes)
+        exe.certificate = tensorlang._certify(exe, path or build.graph(), shapes)
     return exe
 
 
@@ -114,11 +114,7 @@ class _Build:
     def graph(self) -> Graph:
         """The model as a graph, with `shapes` applied."""
         if self._graph is None:
-            graphs = importlib.import_module(GRAPHS)
-            if isinstance(self.model, graphs.Graph):
-                self._graph = graphs.specialise(self.model, self.shapes)
-            else:
-                self._graph = importlib.import_module(LOADER).load_model(self.model, shapes=self.shapes)
+            self._graph = tensorlang.load_model(self.model, shapes=self.shapes)
         return self._graph
 
     def cached(self) -> Artifact | None:
@@ -135,18 +131,23 @@ class _Build:
         return artifact
 
     def run(self) -> Artifact:
-        compiler = importlib.import_module(COMPILERS[self.target])
-        clock = compiler.Clock()
-        with clock.phase("import model"):
-            graph = self.graph()
-        artifact: Artifact = compiler.compile_graph(graph, self.target, self.settings, clock)
-        if self.file is not None and compiler.is_reproducible(graph):
+        begun = process_time()
+        graph = self.graph()
+        imported = process_time() - begun
+        artifact: Artifact = _targets()[self.target].load()(graph, self.target, self.settings)
+        artifact.report = {"import model": imported, **artifact.report}
+        if self.file is not None and tensorlang._is_reproducible(graph):
             try:
                 write_artifact(artifact, self.file)
                 self.store.evict()
             except ArtifactError:
                 pass  # a cache that cannot be written is a cache that is not used
         return artifact
+
+
+@cache
+def _targets() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=TARGETS)}
 
 
 def _runner(artifact: Artifact, settings: Settings) -> Runner:
@@ -185,14 +186,14 @@ class PlainRunner:
 
 def _key(path: Path, target: str, shapes: Mapping[str, Any] | None, settings: Settings) -> str:
     """Hash of all that a build depends on: the model's bytes, shapes, settings, this CPU, and every source beneath."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        content = file.read()
-    digest.update(hashlib.sha256(content).digest())
-    if b"location" in content:  # tensors kept in files beside the model, which ONNX names by this key
-        for beside in sorted(p for p in path.parent.iterdir() if p.is_file()):
-            status = beside.stat()
-            digest.update(f"{beside.name} {status.st_size} {status.st_mtime_ns}\n".encode())
+    digest = hashlib.blake2b(digest_size=32)
+    if path.stat().st_size:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            digest.update(content)
+            beside = content.find(b"location") >= 0  # ONNX names tensors in other files by this key
+        for other in sorted(p for p in path.parent.iterdir() if p.is_file()) if beside else ():
+            status = other.stat()
+            digest.update(f"{other.name} {status.st_size} {status.st_mtime_ns}\n".encode())
     options = {
         "name": path.name,
         "target": target,
@@ -227,7 +228,7 @@ def _fingerprint() -> str:
     digest = hashlib.sha256()
     for package in ("numba", "llvmlite", "numpy", "sympy", "onnx"):
         digest.update(f"{package} {version(package)}\n".encode())
-    plugins = [*entry_points(group="tensorlang.importers"), *entry_points(group="tensorlang.schedules")]
+    plugins = [e for group in (TARGETS, "tensorlang.importers", "tensorlang.schedules") for e in entry_points(group=group)]
     for plugin in sorted(plugins, key=lambda e: (e.group, e.name, e.value)):
         made_by = f"{plugin.dist.name} {plugin.dist.version}" if plugin.dist else ""
         digest.update(f"{plugin.group} {plugin.name} {plugin.value} {made_by}\n".encode())

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from tensorlang.errors import ModelError
 from tensorlang.graph.ir import Graph
+from tensorlang.graph.specialise import specialise
 from tensorlang.te import Operator
 
 GROUP = "tensorlang.importers"
@@ -47,7 +48,7 @@ def load_model(source: Any, shapes: Shapes | None = None) -> Graph:
     """The graph of a model in any format that an installed importer knows, told by content.
 
     Args:
-        source: a path, the file's bytes, or a model object of some framework; a `Graph` is returned as it is.
+        source: a path, the file's bytes, a model object of some framework, or a `Graph`.
         shapes: sizes by dimension name, or whole shapes by input name; dimensions left out stay symbolic.
 
     Raises:
@@ -56,7 +57,7 @@ def load_model(source: Any, shapes: Shapes | None = None) -> Graph:
         InputError: `shapes` does not fit the model.
     """
     if isinstance(source, Graph):
-        return source
+        return specialise(source, shapes)
     if isinstance(source, str | Path):
         path = Path(source)
         if not path.exists():

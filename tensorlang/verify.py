@@ -64,7 +64,7 @@ def certify(exe: Executable, source: Path | Graph, shapes: Mapping[str, Any] | N
     problems: list[str] = []
     tried: list[dict[str, int]] = []
     refused = ""
-    for sizes in _sizes(exe.inputs):
+    for sizes in _sizes(exe.inputs, exe.dims):
         try:
             cases = [(feeds, run(feeds)) for feeds in (_feeds(exe.inputs, sizes, seed) for seed in SEEDS)]
         except Exception as error:  # the oracle refuses these sizes; whatever it raises
@@ -125,10 +125,9 @@ def _reference(source: Path | Graph) -> tuple[str, Oracle, None]:
     return "NumPy references", lambda feeds: evaluate(source, feeds), None
 
 
-def _sizes(inputs: Sequence[TensorInfo]) -> Iterator[dict[str, int]]:
+def _sizes(inputs: Sequence[TensorInfo], names: Sequence[str]) -> Iterator[dict[str, int]]:
     """Values for the open dimensions, most plausible first."""
-    leading = {d for info in inputs for d in info.shape[:1] if isinstance(d, str)}
-    names = list(dict.fromkeys(d for info in inputs for d in info.shape if isinstance(d, str) and d.isidentifier()))
+    leading = {d for info in inputs for d in info.shape[:1]}
     if not names:
         yield {}
         return

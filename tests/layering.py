@@ -6,11 +6,14 @@ A *violation* is one line of text, "module:line: reason". The rules:
    never import each other; `runtime/` imports rank 0 alone. Modules of rank 8 may import each other (the command line
    sits on `compile`, say), for they are one layer without order.
 2. Nobody imports the facade's functions from inside: `from tensorlang import compile` would hide a dependency. The
-   command line is the one user of the facade within the package: it is written as any user's program would be.
+   command line is written as any user's program would be, and uses it. So do the modules of `LAZY_USERS`, each for a
+   reason: `import tensorlang` at the top, and `tensorlang.name` where it is needed; the name's own module counts as
+   imported there, and has to be of a lower rank.
 3. `importers/` and `schedules/` use public API only and import their own modules relatively. Public are the packages
    themselves in `PUBLIC` (what their `__init__` offers), the few modules named there, and all of `ir/`: it is the
    vocabulary that every part speaks.
-4. No function-level import of our own modules, nor `importlib.import_module("tensorlang...")`: only the facade is lazy.
+4. No function-level import of our own modules, nor `importlib.import_module` of them, nor of a computed name that could
+   be one: only the facade is lazy.
 5. sympy lives in `symbolic/`. Layer 0, `ir/` and `runtime/` load no heavy library at import time.
 6. No file is longer than 1000 lines.
 """
@@ -21,6 +24,8 @@ import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+import tensorlang
 
 RANKS = {
     "errors": 0, "config": 0,
@@ -50,7 +55,13 @@ HEAVY = {"numba", "llvmlite", "sympy", "islpy", "onnx", "onnxruntime", "typer", 
 LIGHT_PACKAGES = {"errors", "config", "ir", "runtime"}
 FACADE = "tensorlang"
 FACADE_USERS = {"cli"}
+LAZY_USERS = {
+    "tensorlang.codegen.native.compile": "numba's front end costs 0.4 s, and a build that the cache knows needs none",
+    "tensorlang.compile": "a model that the cache knows needs no importer, no graph and no oracle",
+}
+FACADE_NAMES = tensorlang._PUBLIC | tensorlang._PRIVATE
 FACADE_CONSTANTS = {"__version__"}
+COMPUTED = "<computed>"
 MAX_LINES = 1000
 OUTSIDE = {"importers": "tensorlang.importers", "schedules": "tensorlang.schedules"}  # folder -> installed name
 
@@ -81,8 +92,8 @@ def imports_of(module: str, source: str, *, is_package: bool) -> list[Import]:
                 target = ".".join([*base, target] if target else base)
             names = tuple(alias.name for alias in node.names)
             found.append(Import(target, names, node.lineno, bool(node.level), in_function))
-        elif isinstance(node, ast.Call) and (target := _dynamic_import(node)):
-            found.append(Import(target, (), node.lineno, False, True))
+        elif isinstance(node, ast.Call) and (name := _dynamic_import(node)) is not None:
+            found.append(Import(_absolute(module, name, is_package), (), node.lineno, False, True))
         nested = in_function or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
         for child in ast.iter_child_nodes(node):
             visit(child, nested)
@@ -92,11 +103,27 @@ def imports_of(module: str, source: str, *, is_package: bool) -> list[Import]:
 
 
 def _dynamic_import(call: ast.Call) -> str | None:
-    function = ast.unparse(call.func)
-    if function not in {"importlib.import_module", "import_module", "__import__"} or not call.args:
+    """The name that a call like `importlib.import_module(name)` imports; COMPUTED where it is no literal."""
+    if ast.unparse(call.func) not in {"importlib.import_module", "import_module", "__import__"}:
         return None
-    name = call.args[0]
-    return name.value if isinstance(name, ast.Constant) and isinstance(name.value, str) else None
+    name = call.args[0] if call.args else None
+    return name.value if isinstance(name, ast.Constant) and isinstance(name.value, str) else COMPUTED
+
+
+def _absolute(module: str, name: str, is_package: bool) -> str:
+    """`name`, perhaps relative as `import_module(".frontend", __package__)` has it, as a name from the top."""
+    level = len(name) - len(name.lstrip("."))
+    parents = module.split(".")
+    return ".".join([*parents[: len(parents) - level + is_package], name[level:]]) if level else name
+
+
+def facade_uses(source: str) -> list[tuple[str, int]]:
+    """Names and lines of what `source` takes from the facade by attribute: `tensorlang.load_model`."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == FACADE:
+            found.append((node.attr, node.lineno))
+    return found
 
 
 def violations(
@@ -116,12 +143,17 @@ def violations(
         reasons.append((lines, f"file has more than {MAX_LINES} lines"))
     for imported in imports_of(module, source, is_package=is_package):
         reasons += [(imported.line, reason) for reason in _import_reasons(module, imported, modules)]
+    if module in LAZY_USERS:
+        reasons += [(line, reason) for name, line in facade_uses(source) if (reason := _lazy_reason(module, name))]
     return [f"{module}:{line}: {reason}" for line, reason in reasons]
 
 
 def _import_reasons(module: str, imported: Import, modules: frozenset[str]) -> Iterator[str]:
     top = imported.target.partition(".")[0]
     home = _home(module)
+    if imported.target == COMPUTED:
+        yield "imports a module whose name is computed; name a third party's literally, reach our own by the facade"
+        return
     if top != FACADE and top not in OUTSIDE:
         if top == "sympy" and home != "symbolic":
             yield "sympy lives in tensorlang.symbolic and nowhere else"
@@ -132,7 +164,7 @@ def _import_reasons(module: str, imported: Import, modules: frozenset[str]) -> I
         yield f"imports {imported.target} inside a function"
     for target in _targets(imported, modules):
         outside = _is_outside(module)
-        reason = _outside_reason(module, imported, target) if outside else _core_reason(home, imported, target)
+        reason = _outside_reason(module, imported, target) if outside else _core_reason(module, imported, target)
         if reason:
             yield reason
 
@@ -147,11 +179,21 @@ def _targets(imported: Import, modules: frozenset[str]) -> list[str]:
     return submodules + ([FACADE] if functions or plain else [])
 
 
-def _core_reason(home: str, imported: Import, target: str) -> str | None:
+def _lazy_reason(module: str, name: str) -> str | None:
+    """What is wrong with `tensorlang.name` in a module that may use the facade."""
+    if name not in FACADE_NAMES:
+        return f"takes {name} from the facade, which has none"
+    target, _ = FACADE_NAMES[name]
+    return _core_reason(module, Import(target, (), 0, relative=False, in_function=False), target)
+
+
+def _core_reason(module: str, imported: Import, target: str) -> str | None:
+    home = _home(module)
     if imported.relative:
         return f"imports {target} relatively; tensorlang's own modules are imported absolutely"
     if target == FACADE:
-        return None if home in FACADE_USERS else "imports the facade; import from the module that defines the name"
+        lazy = module in LAZY_USERS and not imported.names
+        return None if home in FACADE_USERS or lazy else "imports the facade; import from the module that defines the name"
     if any(target == name or target.startswith(name + ".") for name in (*OUTSIDE, *OUTSIDE.values())):
         return f"imports {target}; importers and schedules reach the core by registration"
     other = target.split(".")[1]

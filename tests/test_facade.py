@@ -22,7 +22,7 @@ def test_type_checkers_see_the_same_names_as_users():
         for alias in node.names:
             as_module = node.module == "tensorlang"
             seen[alias.asname] = (f"tensorlang.{alias.name}", None) if as_module else (node.module, alias.name)
-    assert seen == tl._PUBLIC
+    assert seen == tl._PUBLIC | tl._PRIVATE
 
 
 @pytest.mark.parametrize("name", sorted(tl._PUBLIC))
@@ -34,6 +34,13 @@ def test_every_public_name_exists(name):
 def test_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'from_basic'"):
         tl.from_basic
+
+
+@pytest.mark.parametrize("name", sorted(tl._PRIVATE))
+def test_private_names_exist_but_are_not_offered(name):
+    value = getattr(tl, name)
+    assert isinstance(value, ModuleType) == (tl._PRIVATE[name][1] is None)
+    assert name not in dir(tl) and name not in tl.__all__
 
 
 def test_dir_lists_the_public_names():

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.layering import MAX_LINES, imports_of, project_modules, violations
+import tensorlang
+from tests.layering import LAZY_USERS, MAX_LINES, facade_uses, imports_of, project_modules, violations
 
 ROOT = Path(__file__).resolve().parents[1]
 MODULES = project_modules(ROOT)
@@ -41,6 +42,9 @@ GOOD = [
     ("tensorlang.build", "from tensorlang.codegen import emit\nfrom tensorlang.runtime import pool"),
     ("tensorlang.verify", "from tensorlang.session import InferenceSession"),
     ("tensorlang.cli.commands", "import tensorlang as tl"),
+    ("tensorlang.compile", "import tensorlang\ndef f(x):\n    return tensorlang.load_model(x)"),
+    ("tensorlang.codegen.native.compile", "import tensorlang\ndef f():\n    tensorlang._native_frontend.prepare()"),
+    ("tensorlang.verify", "def f():\n    return importlib.import_module('onnxruntime')"),
     ("tensorlang.importers.onnx.reader", "from tensorlang.graph import Graph\nfrom . import nodes"),
     ("tensorlang.importers.onnx.reader", "from ..common import x"),
     ("tensorlang.schedules.cpu.matmul", "from tensorlang.ir.stmt import Block"),
@@ -61,7 +65,14 @@ BAD = [
     ("tensorlang.te.operator", "f = lambda: __import__('tensorlang.build')", "inside a function"),
     ("tensorlang.te.x", "import importlib\nimportlib.import_module('tensorlang.build')", "inside a function"),
     ("tensorlang.te.operator", "class C:\n    def m(self):\n        import tensorlang.build", "inside a function"),
+    ("tensorlang.te.x", "def f():\n    importlib.import_module('.build', 'tensorlang')", "inside a function"),
+    ("tensorlang.te.x", "NAME = 'tensorlang.build'\ndef f():\n    import_module(NAME)", "whose name is computed"),
     ("tensorlang.te.operator", "import tensorlang as tl", "imports the facade"),
+    ("tensorlang.te.operator", "import tensorlang\ntensorlang._native_frontend", "imports the facade"),
+    ("tensorlang.compile", "from tensorlang import load_model", "imports the facade"),
+    ("tensorlang.compile", "import tensorlang\ntensorlang.frontend", "takes frontend from the facade, which has none"),
+    ("tensorlang.codegen.native.compile", "import tensorlang\ntensorlang.load_model", "imports a higher layer load_model"),
+    ("tensorlang.codegen.native.compile", "import tensorlang\ntensorlang.set_num_threads", "imports its sibling runtime"),
     ("tensorlang.te.operator", "from tensorlang import set_num_threads", "imports the facade"),
     ("tensorlang.ir.expr", "from .dtype import DType", "imports tensorlang.ir.dtype relatively"),
     ("tensorlang.graph.fuse", "import tensorlang.importers.onnx", "reach the core by registration"),
@@ -90,6 +101,16 @@ def test_checker_accepts(module, source):
 def test_checker_refuses(module, source, reason):
     found = violations(module, source, modules=NAMES)
     assert len(found) == 1 and reason in found[0], found
+
+
+def test_lazy_users_exist_and_use_the_facade():
+    for module in LAZY_USERS:
+        assert facade_uses(MODULES[module].read_text()) != []
+
+
+def test_private_names_of_the_facade_are_used():
+    used = {name for module in LAZY_USERS for name, _ in facade_uses(MODULES[module].read_text())}
+    assert set(tensorlang._PRIVATE) <= used
 
 
 def test_checker_refuses_long_files():

@@ -41,7 +41,9 @@ def test_editable_install_maps_the_folders(tmp_path):
     assert Path(schedule) == ROOT / "schedules/cpu/__init__.py"
 
 
-@pytest.mark.parametrize(("group", "name"), [("tensorlang.importers", "onnx"), ("tensorlang.schedules", "cpu")])
+@pytest.mark.parametrize(
+    ("group", "name"), [("tensorlang.importers", "onnx"), ("tensorlang.schedules", "cpu"), ("tensorlang.targets", "cpu")]
+)
 def test_built_in_parts_are_registered_like_third_parties(group, name):
     (entry,) = [e for e in entry_points(group=group) if e.name == name]
     assert entry.load() is not None  # the object is there to be imported; what it does, its own tests say

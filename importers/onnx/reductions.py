@@ -29,7 +29,7 @@ def _reduction(name: str, target: str, axes_input_since: int) -> None:
             axes = range(x.type.ndim)
         keepdims = bool(node.attr("keepdims", 1))
         if x.dtype.is_bool and target in ("reduce_max", "reduce_min"):
-            wide = node.add("cast", x, dtype="i32")
+            wide = node.add("cast", x, dtype="u8")  # whose extremes are those of bool
             reduced = node.add(target, wide, axes=node.normal_axes(axes, x.type.ndim), keepdims=keepdims)
             return node.add("cast", reduced, dtype="bool")
         return node.add(target, x, axes=node.normal_axes(axes, x.type.ndim), keepdims=keepdims)

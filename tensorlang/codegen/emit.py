@@ -24,7 +24,7 @@ from tensorlang.ir.stmt import Allocate, Evaluate, For, If, PrimFunc, Seq, Stmt,
 from tensorlang.ir.visitor import free_vars, loads, own_exprs, walk, walk_stmt
 
 HEADER = "from tensorlang.codegen.intrinsics import *\n"
-_RESERVED = frozenset(
+RESERVED = frozenset(
     [
         *keyword.kwlist,
         *dir(builtins),
@@ -66,7 +66,7 @@ class _Emitter:
     def __init__(self, func: PrimFunc, name: str):
         self.func, self.name = func, name
         self.names: dict[object, str] = {}
-        self.taken: set[str] = set(_RESERVED) | {name}
+        self.taken: set[str] = set(RESERVED) | {name}
         self.chunks: list[str] = []
         self.ranges: dict[Expr, Expr | int] = {
             s.var: s.extent for s in walk_stmt(func.body) if isinstance(s, For)

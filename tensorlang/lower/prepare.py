@@ -11,6 +11,7 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from tensorlang.ir.buffer import Buffer
+from tensorlang.ir.expr import Expr
 from tensorlang.ir.stmt import Allocate, PrimFunc, Seq, Stmt, Store
 from tensorlang.ir.tree import drop_allocation, read_buffers, replace_stmt
 from tensorlang.ir.visitor import walk_stmt
@@ -46,7 +47,7 @@ def split_preparation(func: PrimFunc, constants: Collection[str]) -> tuple[list[
     still_read = read_buffers(body)
     inputs = [b for b in func.inputs if b not in known or b in still_read]
     inputs += [b for b in prepared if b in still_read]
-    params = (*inputs, *func.outputs, *func.size_vars)
+    params: tuple[Buffer | Expr, ...] = (*inputs, *func.outputs, *func.size_vars)
     return preparations, replace(func, params=params, body=body)
 
 

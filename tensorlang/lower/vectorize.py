@@ -3,7 +3,8 @@
 for v in 16 (vectorized): y[i*16 + v] = x[i*16 + v] * s   ->   y[ramp(i*16, 1)] = x[ramp(i*16, 1)] * broadcast(s)
 
 A guard on lanes becomes a mask: `if cond(v): y[...] = e` stays an `If` with a vector condition, and loads under it are
-masked by `select(mask, load, 0)`. Statements that a vector cannot express (loops inside, private arrays) stay scalar loops.
+masked by `select(mask, load, 0)`. Statements that a vector cannot express (loops inside, vectors, private arrays) stay
+scalar loops.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import replace
 
 from tensorlang.ir.expr import Expr, and_, broadcast, call, const, load, ramp, rebuild, select
 from tensorlang.ir.stmt import For, If, PrimFunc, Seq, Stmt, Store, seq
-from tensorlang.ir.visitor import rewrite_stmt, uses, walk_stmt
+from tensorlang.ir.visitor import own_exprs, rewrite_stmt, uses, walk, walk_stmt
 from tensorlang.symbolic.affine import linear_form
 from tensorlang.symbolic.simplify import simplify
 
@@ -53,6 +54,8 @@ def _tree_reduction(loop: For, ranges: dict[Expr, Expr | int]) -> Stmt | None:
 def _expressible(s: Stmt) -> bool:
     if isinstance(s, Seq):
         return all(_expressible(c) for c in s.stmts)
+    if any(node.dtype.lanes > 1 for e in own_exprs(s) for node in walk(e)):
+        return False  # made from a vectorized loop inside
     if isinstance(s, If):
         return s.else_ is None and _expressible(s.then)
     return isinstance(s, Store)

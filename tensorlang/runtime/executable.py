@@ -120,6 +120,7 @@ class Executable:
 
     Attributes:
         inputs, outputs: `TensorInfo` in the model's order.
+        dims: names of the open dimensions.
         source: the emitted Python.
         build_report: CPU seconds per phase of the build; empty when it came from a cache or file.
         certificate: what `verify=True` found, JSON-able, or None.
@@ -140,6 +141,7 @@ class Executable:
         self._input_names = [t.name for t in self._in]
         self._output_names = [t.name for t in self._out]
         self.name: str = manifest["model"]
+        self.dims = list(self._dims)
         self.inputs = [t.info for t in self._in]
         self.outputs = [t.info for t in self._out]
         self.source = artifact.source

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from tensorlang.errors import ScheduleError
 from tensorlang.ir.buffer import Buffer
@@ -53,7 +53,7 @@ def cache_read(func: PrimFunc, buffer: Buffer, scope: str, stages: list[str]) ->
     if not names:
         raise ScheduleError(f"cache_read: no stage reads {buffer.name}")
     if around := _loop_around(func, buffer):
-        raise ScheduleError(f"cache_read: {buffer.name} is private to loop {around.var.name}; call cache_read before compute_at")
+        raise ScheduleError(f"cache_read: {buffer.name} is private to loop {around.var.name}; call it before compute_at")
     writers = [b.name for b in blocks(func.body) if written_buffer(b) is buffer]
     name = unique_name(func, f"{buffer.name}_{scope}")
     copy = Buffer(name, buffer.shape, buffer.dtype, scope)
@@ -126,7 +126,37 @@ def cache_write(func: PrimFunc, stage: str, scope: str) -> tuple[PrimFunc, str]:
     return func.with_body(Allocate(inner, body)), name
 
 
-def transform_layout(func: PrimFunc, stage: str, index_map: Callable[..., object]) -> tuple[PrimFunc, list[Expr]]:
+@dataclass(frozen=True, eq=False)
+class IndexMap:
+    """New indices as expressions of the old ones: data, so that a trace can show it and replay it."""
+
+    old: tuple[Expr, ...]
+    new: tuple[Expr, ...]
+
+    @staticmethod
+    def of(index_map: Callable[..., object], rank: int) -> IndexMap:
+        """What `index_map` gives for `rank` symbolic indices."""
+        if isinstance(index_map, IndexMap):
+            return index_map
+        old = tuple(var(f"i{n}") for n in range(rank))
+        try:
+            new = index_map(*old)
+        except (TypeError, IndexError, AttributeError) as error:
+            raise ScheduleError(f"transform_layout: the map fails on {rank} index(es): {error}") from error
+        indices = tuple(new) if isinstance(new, tuple | list) else (new,)
+        if wrong := [e for e in indices if not isinstance(e, Expr)]:
+            raise ScheduleError(f"transform_layout: {wrong[0]!r} is none of: an old index v, v // c, v % c")
+        return IndexMap(old, indices)
+
+    def __call__(self, *index: Expr) -> tuple[Expr, ...]:
+        mapping = dict(zip(self.old, index, strict=True))
+        return tuple(substitute(e, mapping) for e in self.new)
+
+    def __str__(self) -> str:
+        return f"lambda {', '.join(v.name for v in self.old)}: ({', '.join(map(str, self.new))},)"
+
+
+def transform_layout(func: PrimFunc, stage: str, index_map: IndexMap) -> tuple[PrimFunc, list[Expr]]:
     """The buffer that `stage` writes is stored in another order of dimensions, possibly split and padded.
 
         w_p.transform_layout(lambda k, j: (j // 48, k, j % 48))       w_p[k, j] becomes w_p[j // 48, k, j % 48]
@@ -141,14 +171,14 @@ def transform_layout(func: PrimFunc, stage: str, index_map: Callable[..., object
     old = block.body.buffer
     if around := _shared_loop(path):
         raise ScheduleError(
-            f"transform_layout: {stage} is computed inside loop {around.var.name} with other stages; call transform_layout first"
+            f"transform_layout: {stage} is computed inside loop {around.var.name} with other stages; transform it first"
         )
     if old in func.params:
         raise ScheduleError(f"transform_layout: {old.name} is a parameter, whose layout is the caller's; cache_read it first")
     own = tuple(it.var for it in block.iters)
     if block.body.indices != own:
         raise ScheduleError(f"transform_layout: {stage} does not write its elements in the order of its axes")
-    new_index = tuple(index_map(*own))  # type: ignore[call-overload]
+    new_index = index_map(*own)
     parts: dict[Expr, dict[str, tuple[int, Expr]]] = {v: {} for v in own}
     shape: list[Expr] = []
     for position, e in enumerate(new_index):
@@ -193,12 +223,11 @@ def transform_layout(func: PrimFunc, stage: str, index_map: Callable[..., object
     return func.with_body(body), loops
 
 
-def _component(e: object, own: tuple[Expr, ...]) -> tuple[Expr, str, Expr]:
-    if isinstance(e, Expr):
-        if e in own:
-            return e, "whole", const(1)
-        if e.op in ("floordiv", "floormod") and e.args[0] in own and e.args[1].op == "const":
-            return e.args[0], "div" if e.op == "floordiv" else "mod", e.args[1]
+def _component(e: Expr, own: tuple[Expr, ...]) -> tuple[Expr, str, Expr]:
+    if e in own:
+        return e, "whole", const(1)
+    if e.op in ("floordiv", "floormod") and e.args[0] in own and e.args[1].op == "const":
+        return e.args[0], "div" if e.op == "floordiv" else "mod", e.args[1]
     raise ScheduleError(f"transform_layout: {e} is none of: an old index v, v // c, v % c")
 
 

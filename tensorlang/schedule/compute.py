@@ -13,6 +13,7 @@ from tensorlang.ir.tree import (
     drop_allocation,
     loop_path,
     loops_of,
+    path_to,
     read_buffers,
     replace_stmt,
     sole_ancestor,
@@ -24,11 +25,12 @@ from tensorlang.ir.visitor import (
     loads,
     map_exprs,
     own_exprs,
+    replace_buffers,
     rewrite,
     substitute,
     walk_stmt,
 )
-from tensorlang.symbolic.bounds import prove
+from tensorlang.symbolic.bounds import bounds, prove
 from tensorlang.symbolic.region import access_region, union_region
 from tensorlang.symbolic.simplify import simplify
 
@@ -86,6 +88,7 @@ def compute_at(func: PrimFunc, stage: str, loop: For) -> tuple[PrimFunc, list[Ex
         raise ScheduleError(f"compute_at: {stray[0]} reads {stage} but is not inside loop {loop.var.name}")
     if not outside:
         raise ScheduleError(f"compute_at: nothing inside loop {loop.var.name} reads {stage}")
+    _check_visible(func, block, loop, "compute_at")
     region = required_region(loop.body, buffer)
     if region is None:
         raise ScheduleError(f"compute_at: the part of {stage} that {loop.var.name} reads is unknown")
@@ -120,9 +123,14 @@ def compute_at(func: PrimFunc, stage: str, loop: For) -> tuple[PrimFunc, list[Ex
         raise ScheduleError(f"compute_at: {stage} does not write its buffer point by point")
     bindings = {it.var: it.binding for it in iters}
     ranges = {**outer, **dict(new_loops)}
+    guarded = {v for v, _ in unproved if not _reads_in_bounds(block, v, bindings, ranges)}
     for v, condition in unproved:
-        if not _reads_in_bounds(block, v, bindings, ranges):
+        if v in guarded:
             predicate = and_(predicate, condition)
+    # Axes that overshoot without a guard need the room for it.
+    beyond = {v: simplify(bounds(bindings[v], ranges)[1] + 1) for v, c in unproved if v not in guarded and c.op == "lt"}
+    iters = [replace(it, extent=beyond.get(it.var, it.extent)) for it in iters]
+    shape = tuple(beyond.get(it.var, d) for it, d in zip(spatial, buffer.shape, strict=True))
     nest: Stmt = replace(block, iters=tuple(iters), predicate=predicate)
     for v, extent in reversed(new_loops):
         nest = For(v, extent, "serial", nest)
@@ -130,7 +138,9 @@ def compute_at(func: PrimFunc, stage: str, loop: For) -> tuple[PrimFunc, list[Ex
     target = loop_path(body, loop.var)[-1]
     if not isinstance(target, For):
         raise ScheduleError(f"compute_at: no loop {loop.var.name}")
-    private = Allocate(buffer, _insert_before_first_reader(target.body, nest, buffer))
+    private: Stmt = Allocate(buffer, _insert_before_first_reader(target.body, nest, buffer))
+    if beyond:
+        private = replace_buffers(private, {buffer: buffer.with_(shape=shape)})
     return func.with_body(replace_stmt(body, target, replace(target, body=private))), spatial_vars, reduce_vars
 
 
@@ -169,6 +179,18 @@ def _check_movable(func: PrimFunc, block: Block, buffer: Buffer, path: list[Stmt
         raise ScheduleError(f"{what}: {block.name} is written by {writers[0]} too")
 
 
+def _check_visible(func: PrimFunc, block: Block, target: Stmt, what: str) -> None:
+    """Everything that `block` reads exists at `target` too."""
+    for read in read_buffers(block):
+        path = path_to(func.body, lambda s, b=read: isinstance(s, Allocate) and s.buffer is b)  # type: ignore[misc]
+        loops = loops_of(path)
+        if loops and not any(s is target for s in walk_stmt(path[-1])):
+            raise ScheduleError(
+                f"{what}: {block.name} reads {read.name}, which is computed inside loop {loops[-1].var.name}; "
+                f"call {what} for {block.name} first"
+            )
+
+
 def _insert_before_first_reader(body: Stmt, nest: Stmt, buffer: Buffer) -> Stmt:
     if isinstance(body, Allocate):
         return replace(body, body=_insert_before_first_reader(body.body, nest, buffer))
@@ -200,6 +222,9 @@ def compute_inline(func: PrimFunc, stage: str) -> PrimFunc:
         raise ScheduleError(f"compute_inline: {stage} reads itself")
     if others := [b.name for b in blocks(func.body) if b is not block and written_buffer(b) is buffer]:
         raise ScheduleError(f"compute_inline: {buffer.name} is written by {others[0]} too")
+
+    for reader in readers(func, buffer):
+        _check_visible(func, block, reader, "compute_inline")
 
     def inline(e: Expr) -> Expr | None:
         if e.op != "load" or e.value is not buffer:

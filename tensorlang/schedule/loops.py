@@ -35,8 +35,8 @@ def split(func: PrimFunc, loop: For, factor: Expr, tail: str) -> tuple[PrimFunc,
             raise ScheduleError(f"tail='shift_inwards' needs {factor} <= {n}, which is not known")
         if block := _accumulates_across(loop):
             raise ScheduleError(
-                f"split: tail='shift_inwards' would add points of {block.name} twice: {name} is a reduction loop of it or inside "
-                'one; use tail="guard"'
+                f"split: tail='shift_inwards' would add points of {block.name} twice: {name} is a reduction loop of it or "
+                'inside one; use tail="guard"'
             )
         start = minimum(start, n - factor)
     value = start + inner
@@ -82,22 +82,28 @@ def fuse(func: PrimFunc, outer: For, inner: For) -> tuple[PrimFunc, Expr]:
     return func.with_body(replace_stmt(func.body, outer, For(fused, extent, outer.kind, body, outer.annotations))), fused
 
 
-def reorder(func: PrimFunc, order: list[For]) -> PrimFunc:
-    """The loops of one chain, put into `order` at the places that they occupy now; loops between them stay."""
-    path = [s for s in loop_path_deepest(func.body, order)]
-    inside = [s for s in path if isinstance(s, For)]
+def perfect_nest(func: PrimFunc, order: list[For]) -> list[For]:
+    """The loops from the outermost to the innermost of `order`, which must be nested with nothing beside them."""
+    inside = [s for s in loop_path_deepest(func.body, order) if isinstance(s, For)]
     positions = [i for i, s in enumerate(inside) if any(s is o for o in order)]
     chain = inside[positions[0] : positions[-1] + 1]
     for a, b in zip(chain, chain[1:], strict=False):
         if a.body is not b:
             raise ScheduleError(f"reorder: {b.var.name} is not alone inside {a.var.name}; the loops must be perfectly nested")
+    return chain
+
+
+def reorder(func: PrimFunc, order: list[For]) -> PrimFunc:
+    """The loops of one chain, put into `order` at the places that they occupy now; loops between them stay."""
+    chain = perfect_nest(func, order)
     wanted = iter(order)
     headers = [next(wanted) if any(s is o for o in order) else s for s in chain]
     seen: set[Expr] = set()
     all_vars = {h.var for h in headers}
     for h in headers:
         if late := (free_vars(h.extent) & all_vars) - seen:
-            raise ScheduleError(f"reorder: the extent of {h.var.name} depends on {next(iter(late)).name}, which would be inside")
+            inner = next(iter(late)).name
+            raise ScheduleError(f"reorder: the extent of {h.var.name} depends on {inner}, which would be inside")
         seen.add(h.var)
     body: Stmt = chain[-1].body
     for h in reversed(headers):

@@ -93,7 +93,13 @@ class Stage:
             return new, list(pair)
 
         kwargs = {k: v for k, v in (("nparts", nparts), ("tail", tail)) if v not in (None, "guard")}
-        outer, inner = self._apply("split", (loop, *([factor] if factor is not None else [])), kwargs, run)
+        def check(func: PrimFunc) -> Verdict:
+            if tail == "guard":
+                return legality.PROVED
+            return legality.check_shift_inwards(func, self._schedule._for(loop, "split"))
+
+        args = (loop, *([factor] if factor is not None else []))
+        outer, inner = self._apply("split", args, kwargs, run, check)
         return outer, inner
 
     def tile(self, x: Loop, y: Loop, x_factor: int, y_factor: int) -> tuple[Loop, Loop, Loop, Loop]:
@@ -129,7 +135,11 @@ class Stage:
         def run(func: PrimFunc) -> tuple[PrimFunc, list[Expr]]:
             return loops.reorder(func, targets), []
 
-        self._apply("reorder", order, {}, run, lambda func: legality.check_reorder(func, targets))
+        def check(func: PrimFunc) -> Verdict:
+            loops.perfect_nest(func, targets)
+            return legality.check_reorder(func, targets)
+
+        self._apply("reorder", order, {}, run, check)
 
     def vectorize(self, loop: Loop) -> None:
         """Run the iterations of `loop` as vector lanes. Legal if they are independent; its extent must be constant."""
@@ -179,7 +189,10 @@ class Stage:
             self._schedule._pending_axes[self.name] = (spatial, reduce)
             return new, []
 
-        self._apply("compute_at", (consumer, loop), {}, run)
+        def covered(func: PrimFunc) -> Verdict:
+            return legality.check_compute_at(func, self.name, self._schedule._for(loop, "compute_at", func))
+
+        self._apply("compute_at", (consumer, loop), {}, run, after=covered)
 
     def compute_inline(self) -> None:
         """Let the readers of this stage compute its elements themselves."""
@@ -188,6 +201,7 @@ class Stage:
     # -- copies and layouts ----------------------------------------------------------------------------------------
     def transform_layout(self, index_map: Callable[..., Any]) -> None:
         """Store this stage's buffer in another order, e.g. `lambda k, j: (j // 48, k, j % 48)`; padding holds zeros."""
+        index_map = cache.IndexMap.of(index_map, len(self._schedule.block(self).iters))
 
         def run(func: PrimFunc) -> tuple[PrimFunc, list[Expr]]:
             new, spatial = cache.transform_layout(func, self.name, index_map)
@@ -220,7 +234,12 @@ class Stage:
             made.append(name)
             return new, []
 
-        self._apply("decompose_reduction", (loop,), {}, run)
+        def check(func: PrimFunc) -> Verdict:
+            target = self._schedule._for(loop, "decompose_reduction")
+            around = any(f is target for f in loops_of(block_path(func.body, self.name)))
+            return legality.check_decompose_reduction(func, self.name, target) if around else legality.PROVED
+
+        self._apply("decompose_reduction", (loop,), {}, run, check)
         self._schedule._discover_axes(made[0])
         return Stage(self._schedule, made[0])
 
@@ -231,8 +250,9 @@ class Stage:
         kwargs: dict[str, Any],
         run: Callable[[PrimFunc], tuple[PrimFunc, list[Expr]]],
         check: Callable[[PrimFunc], Verdict] | None = None,
+        after: Callable[[PrimFunc], Verdict] | None = None,
     ) -> tuple[Loop, ...]:
-        return self._schedule._apply(primitive, self, args, kwargs, run, check)
+        return self._schedule._apply(primitive, self, args, kwargs, run, check, after)
 
 
 class Schedule:
@@ -322,8 +342,9 @@ class Schedule:
         kwargs: dict[str, Any],
         run: Callable[[PrimFunc], tuple[PrimFunc, list[Expr]]],
         check: Callable[[PrimFunc], Verdict] | None,
+        after: Callable[[PrimFunc], Verdict] | None = None,
     ) -> tuple[Loop, ...]:
-        """Check, rewrite, record; on any refusal the schedule stays as it was."""
+        """Check, rewrite, check what came out (`after`), record; on any refusal the schedule stays as it was."""
         step = Step(primitive, stage.name if stage else None, tuple(args), dict(kwargs))
         where = user_location()
         try:
@@ -331,6 +352,8 @@ class Schedule:
             if verdict.status == "refuted":
                 raise ScheduleError(legality.report(self.func, step, verdict))
             new, made = run(self.func)
+            if after is not None and (verdict := after(new)).status == "refuted":
+                raise ScheduleError(legality.report(new, step, verdict))
         except ScheduleError as error:
             self._pending_axes.clear()
             raise ScheduleError(f"{where}: {error}") from None
@@ -365,10 +388,11 @@ class Schedule:
     def _loop(self, v: Expr) -> Loop:
         return self._handles[v]
 
-    def _for(self, loop: Loop, primitive: str) -> For:
+    def _for(self, loop: Loop, primitive: str, func: PrimFunc | None = None) -> For:
+        """The loop of a handle in `func` (default: the program as it is now)."""
         if not isinstance(loop, Loop):
             raise ScheduleError(f"{primitive}: {loop!r} is not a loop; loops come from stage.axis or from split and fuse")
-        path = loop_path(self.func.body, loop.var)
+        path = loop_path((func or self.func).body, loop.var)
         if not path or not isinstance(path[-1], For):
             why = self._origin.get(loop.var)
             raise ScheduleError(f"{primitive}: loop {loop.name} no longer exists" + (f": {why}" if why else ""))

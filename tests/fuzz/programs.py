@@ -51,12 +51,14 @@ class Program:
         arrays: seeded inputs.
         shapes: of the outputs.
         errors: per output, how far two correct programs may be apart.
+        symbols: the values of the size variables.
     """
 
     func: PrimFunc
     arrays: tuple[np.ndarray, ...]
     shapes: tuple[tuple[int, ...], ...]
     errors: tuple[float, ...]
+    symbols: dict[Expr, int]
 
     def __repr__(self) -> str:
         shapes = ", ".join(str(a.shape) for a in self.arrays)
@@ -91,8 +93,11 @@ def programs(draw: Draw, symbolic: bool = True) -> Program:
         arrays.append(_numbers(rng, tensor, tuple(d.size for d in dims)))
         sources.append(Source(tensor, dims, _input_element(tensor)))
     inputs = [s.tensor for s in sources]
+    bound = {id(d) for s in sources for d in s.dims}
+    symbols = [d for d in symbols if id(d) in bound]  # a call finds sizes in the inputs' shapes
+    use_symbols = bool(symbols)
     stages: list[Source] = []
-    for n in range(draw(st.integers(1, 4))):
+    for n in range(draw(st.sampled_from((2, 1, 3, 4)))):
         made = _stage(draw, "abcd"[n], [*sources, *stages], size)
         stages.append(made)
     used = set(te.stages_of([stages[-1].tensor]))
@@ -104,6 +109,7 @@ def programs(draw: Draw, symbolic: bool = True) -> Program:
         tuple(arrays),
         tuple(tuple(d.size for d in s.dims) for s in outputs),
         tuple(s.element.error for s in outputs),
+        {d.text: d.size for d in symbols if isinstance(d.text, Expr)},
     )
 
 
@@ -137,7 +143,11 @@ def _stage(draw: Draw, name: str, sources: list[Source], size: Callable[[], Dim]
     def body(*index: Expr) -> Expr:
         space = [*zip(index, dims, strict=True), *zip(axes, reduced, strict=True)]
         scalar = _Scalars(draw, sources, space)
-        result = values.clamp(scalar.typed(wanted, 3))
+        result = values.cast(scalar.read(sources[-1], wanted), wanted) or values.constant(draw, wanted)
+        if draw(st.integers(0, 3)):
+            join = values.logical if wanted == "bool" else values.binary
+            result = join(draw, result, scalar.typed(wanted, 2))
+        result = values.clamp(result)
         if axes:
             if result.dtype.is_bool:
                 result = values.cast(result, "i32") or result

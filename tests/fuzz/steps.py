@@ -7,8 +7,10 @@ from collections.abc import Callable
 from hypothesis import strategies as st
 
 from tensorlang.errors import ScheduleError
+from tensorlang.ir.tree import written_buffer
 from tensorlang.ir.verify import verify
 from tensorlang.schedule import Loop, Schedule, Stage
+from tensorlang.schedule.compute import readers
 from tests.fuzz.values import Draw
 
 FACTORS = (1, 2, 3, 4, 5, 8, 16)
@@ -50,6 +52,17 @@ class _Step:
 
     def stage(self) -> Stage:
         return self.draw(st.sampled_from(self.s.stages))
+
+    def stage_where(self, wanted: Callable[[Stage], object]) -> Stage:
+        """Usually a stage that is `wanted`, if there is one."""
+        found = [stage for stage in self.s.stages if wanted(stage)]
+        return self.draw(st.sampled_from(found)) if found and self.draw(st.integers(0, 7)) else self.stage()
+
+    def readers(self, stage: Stage) -> list[Stage]:
+        return [self.s[b.name] for b in readers(self.s.func, written_buffer(self.s.block(stage)))]
+
+    def reduction(self) -> Stage:
+        return self.stage_where(lambda stage: self.s.block(stage).init is not None)
 
     def loop(self, stage: Stage) -> Loop:
         """Usually a loop of `stage` as it is now."""
@@ -117,28 +130,31 @@ class _Step:
         return lambda: stage.unroll(loop)
 
     def compute_at(self) -> Callable[[], object]:
-        stage, consumer = self.stage(), self.stage()
-        if self.draw(st.booleans()):  # a later stage is more likely to read it
-            consumer = self.s.stages[-1]
+        stage = self.stage_where(self.readers)
+        reading = self.readers(stage)
+        consumer = self.draw(st.sampled_from(reading)) if reading and self.draw(st.integers(0, 7)) else self.stage()
         loop = self.loop(consumer)
         return lambda: stage.compute_at(consumer, loop)
 
     def compute_inline(self) -> Callable[[], object]:
-        stage = self.stage()
+        stage = self.stage_where(self.readers)
         return lambda: stage.compute_inline()
 
     def cache_read(self) -> Callable[[], object]:
-        buffers = [*(b.name for b in self.s.func.buffers), *(stage.name for stage in self.s.stages)]
-        name, scope = self.draw(st.sampled_from(buffers)), self.draw(st.sampled_from(SCOPES))
-        readers = [self.stage()] if self.draw(st.booleans()) else []
-        return lambda: self.s.cache_read(name, scope, readers)
+        names = [*(b.name for b in self.s.func.buffers), *(stage.name for stage in self.s.stages)]
+        name, scope = self.draw(st.sampled_from(names)), self.draw(st.sampled_from(SCOPES))
+        reading = [b.name for b in readers(self.s.func, self.s._buffer(name, "cache_read"))]
+        chosen: list[object] = []
+        if self.draw(st.booleans()):
+            chosen = [self.draw(st.sampled_from(reading)) if reading and self.draw(st.integers(0, 7)) else self.stage()]
+        return lambda: self.s.cache_read(name, scope, chosen)
 
     def cache_write(self) -> Callable[[], object]:
         stage, scope = self.stage(), self.draw(st.sampled_from(SCOPES))
         return lambda: self.s.cache_write(stage, scope)
 
     def transform_layout(self) -> Callable[[], object]:
-        stage = self.stage()
+        stage = self.stage_where(self.readers)
         rank = len(self.s.block(stage).iters)
         order = self.draw(st.permutations(range(rank)))
         at, c = self.draw(st.integers(0, max(rank - 1, 0))), self.draw(st.sampled_from((2, 3, 4)))
@@ -152,14 +168,14 @@ class _Step:
         return lambda: stage.transform_layout(index_map)
 
     def rfactor(self) -> Callable[[], object]:
-        stage = self.stage()
+        stage = self.reduction()
         reduce = stage.reduce_axis
         loop = self.draw(st.sampled_from(reduce)) if reduce and self.draw(st.booleans()) else self.loop(stage)
         axis = self.draw(st.sampled_from((0, -1, 0, -1, 1, 7)))
         return lambda: stage.rfactor(loop, axis)
 
     def decompose_reduction(self) -> Callable[[], object]:
-        stage = self.stage()
+        stage = self.reduction()
         loop = self.loop(stage)
         return lambda: stage.decompose_reduction(loop)
 
@@ -177,4 +193,4 @@ STEPS: dict[str, Callable[[_Step], Callable[[], object]]] = {
     )
 }  # fmt: skip
 COMPOUND = ("tile", "fuse")
-NAMES = (*STEPS, "split", "split", "reorder", "vectorize", "parallel", "compute_at", "compute_at", "rfactor", "cache_write")
+NAMES = (*STEPS, "split", "split", "reorder", "vectorize", "parallel", "compute_at", "compute_at", "compute_at", "rfactor")

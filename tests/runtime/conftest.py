@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tensorlang.codegen.native import compile_and_load
+from tensorlang.build import compile_and_load
 from tensorlang.config import Settings
 
 SOURCE = """

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tensorlang.codegen.intrinsics import abi
-from tensorlang.codegen.native import compile_and_load
+from tensorlang.build import compile_and_load
 from tensorlang.errors import InputError
 from tensorlang.runtime import context, loader, pool
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import importlib
 import os
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from types import ModuleType
+from typing import Protocol
 
+import tensorlang
 from tensorlang.codegen.intrinsics.functions import EmittedFunction
 from tensorlang.codegen.native import backend
 from tensorlang.codegen.native.forked import forked_map
@@ -22,13 +22,29 @@ from tensorlang.codegen.native.loops import rewrite_loops
 from tensorlang.codegen.native.pool_code import pool_source
 from tensorlang.codegen.native.source import SourceFunction, split_functions
 from tensorlang.codegen.native.target import CpuTarget
-from tensorlang.config import Settings
 from tensorlang.errors import InternalError
-from tensorlang.runtime import context
-from tensorlang.runtime.cache import ContentCache
-from tensorlang.runtime.loader import Library, load_object
 
 FUNCTIONS_PER_WORKER = 4  # fewer are not worth a process
+
+
+class Store(Protocol):
+    """Where finished code is kept between builds: bytes by key, a key being a hash of all that they were made from."""
+
+    def get(self, key: str) -> bytes | None:
+        """The value of `key`, or None."""
+
+    def put(self, key: str, value: bytes) -> None:
+        """Keep `value` under `key`."""
+
+
+class NoStore:
+    """The store that keeps nothing."""
+
+    def get(self, key: str) -> bytes | None:
+        return None
+
+    def put(self, key: str, value: bytes) -> None:
+        pass
 
 
 @cache
@@ -49,7 +65,7 @@ def _module_key(functions: tuple[SourceFunction, ...], target: CpuTarget, kind: 
 
 
 def compile_source(
-    source: str, target: CpuTarget | None = None, emit: str = "object", settings: Settings | None = None
+    source: str, target: CpuTarget | None = None, emit: str = "object", store: Store | None = None
 ) -> bytes:
     """Compile an emitted module.
 
@@ -57,7 +73,7 @@ def compile_source(
         source: text of the module, in the format of `codegen.intrinsics`.
         target: machine to compile for; this one by default.
         emit: "object" (an ELF object file), "asm" or "llvm".
-        settings: where and whether to cache; the environment's by default.
+        store: asked first, and given what was made; nothing is kept by default.
 
     Returns:
         The object file's bytes, or UTF-8 text.
@@ -65,10 +81,9 @@ def compile_source(
     Raises:
         InternalError: the source is not sound.
     """
-    settings = settings or Settings.from_env()
     target = target or CpuTarget.host()
+    store = store or NoStore()
     functions = split_functions(source)
-    store = ContentCache.of(settings, "native")
     key = _module_key(functions, target, emit)
     if (found := store.get(key)) is not None:
         return found
@@ -79,7 +94,7 @@ def compile_source(
     return result
 
 
-def _bitcode(source: str, functions: tuple[SourceFunction, ...], store: ContentCache) -> dict[str, bytes]:
+def _bitcode(source: str, functions: tuple[SourceFunction, ...], store: Store) -> dict[str, bytes]:
     """Front-end bitcode by digest, each distinct function once."""
     keys = {f.digest: hashlib.sha256(f"{f.digest}\0{compiler_fingerprint()}".encode()).hexdigest() for f in functions}
     found = {digest: store.get(key) for digest, key in keys.items()}
@@ -95,7 +110,7 @@ def _bitcode(source: str, functions: tuple[SourceFunction, ...], store: ContentC
 
 
 def _front_end(source: str, functions: tuple[SourceFunction, ...], missing: list[SourceFunction]) -> dict[str, bytes]:
-    frontend = _load_frontend()
+    frontend = tensorlang._native_frontend  # imports numba, 0.4 s of CPU: on the first cache miss, never on a hit
     namespace: dict[str, object] = {"__name__": "tensorlang_emitted"}
     exec(compile(rewrite_loops(ast.parse(source)), "<emitted>", "exec"), namespace)
     by_name = {f.name: f for f in functions}
@@ -105,8 +120,7 @@ def _front_end(source: str, functions: tuple[SourceFunction, ...], missing: list
         if not isinstance(emitted, EmittedFunction):
             raise InternalError(f"{described.name} is not a decorated function of the emitted module")
         callees = {name: by_name[name] for name in described.callees}
-        code: bytes = frontend.to_bitcode(frontend.lower_function(emitted.function, described, callees))
-        return code
+        return frontend.to_bitcode(frontend.lower_function(emitted.function, described, callees))
 
     frontend.prepare()  # before forking, so that no child does it again
     workers = min(_cores(), len(missing) // FUNCTIONS_PER_WORKER)
@@ -118,22 +132,12 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
 
 
-def _load_frontend() -> ModuleType:
-    """The one module that imports numba, 0.4 s of CPU: loaded on the first cache miss, never on a hit."""
-    return importlib.import_module(".frontend", __package__)
-
-
-def pool_object(target: CpuTarget | None = None, settings: Settings | None = None) -> bytes:
+def pool_object(target: CpuTarget | None = None, store: Store | None = None) -> bytes:
     """Object file of the thread pool's native half, for `runtime.context.install`."""
     target = target or CpuTarget.host()
-    return compile_source(pool_source(target), target, settings=settings)
+    return compile_source(pool_source(target), target, store=store)
 
 
-def compile_and_load(source: str, target: CpuTarget | None = None, settings: Settings | None = None) -> Library:
-    """Compile an emitted module (or find it in the cache) and load it into this process."""
-    functions = split_functions(source)
-    settings = settings or Settings.from_env()
-    if not context.is_installed():
-        context.install(pool_object(settings=settings), settings.num_threads)
-    code = compile_source(source, target, settings=settings)
-    return load_object(code, {f.name: tuple(t for t, _ in f.parameters) for f in functions if f.kind != "chunk"})
+def exported_signatures(source: str) -> dict[str, tuple[str, ...]]:
+    """The functions that an emitted module's object file exports: the type of each parameter, by name."""
+    return {f.name: tuple(t for t, _ in f.parameters) for f in split_functions(source) if f.kind != "chunk"}

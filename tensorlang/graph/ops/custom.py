@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from tensorlang import te
-from tensorlang.graph.ir import TensorType
+from tensorlang.graph.ir import Graph, TensorType
 from tensorlang.graph.ops.common import canonical, plain, require
-from tensorlang.graph.registry import OPAQUE, Kind, Op, replace_op
+from tensorlang.graph.registry import OPAQUE, Kind, Op, get, replace_op
 from tensorlang.ir.expr import Expr, wrap
 from tensorlang.ir.interp import run
 
@@ -73,3 +73,8 @@ def register_operator(
     definition = CustomOp(operator, reference)
     replace_op(name, OPAQUE if kind is None else kind, definition)
     return definition
+
+
+def is_reproducible(graph: Graph) -> bool:
+    """Whether the model's file alone says what the graph computes; a custom operator is code of this process."""
+    return not any(isinstance(get(node.op), CustomOp) for node in graph.nodes)

@@ -73,4 +73,4 @@ def _clip_of_relu(rw: Rewriter, node: Node) -> Value | None:
     low, high = node.attrs.get("min"), node.attrs.get("max")
     if inner is None or len(node.inputs) != 1 or (high is not None and high < 0):
         return None
-    return rw.add("clip", [inner.inputs[0]], dict(node.attrs, min=max(low or 0.0, 0.0)), node)
+    return rw.add("clip", [inner.inputs[0]], dict(node.attrs, min=max(low or 0, 0)), node)

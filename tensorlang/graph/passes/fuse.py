@@ -25,14 +25,15 @@ diamond, on a path that ends inside.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 
 from tensorlang.errors import InternalError
 from tensorlang.graph.ir import Graph, Node, Value
 from tensorlang.graph.passes.context import Options, subject_of
+from tensorlang.graph.passes.cse import attrs_key, same_bytes
 from tensorlang.graph.passes.group import Group, name_of
 from tensorlang.graph.registry import COMPOUND, CONTRACTION, ELEMENTWISE, INJECTIVE, OPAQUE, REDUCTION, Kind, get
-from tensorlang.graph.rewrite import bytes_of, same_shape
+from tensorlang.graph.rewrite import array_of, bytes_of, same_shape
 
 ALIASES = {"reshape", "identity"}
 CHEAP = {
@@ -46,7 +47,9 @@ DIAMOND = 12  # nodes between a value and where its readers' paths meet
 
 def fuse(graph: Graph, options: Options | None = None) -> list[Group]:
     """The groups of `graph` in topological order. Every node is in at least one; aliases and kernels alike are listed."""
-    return _Fusion(graph, options or Options()).run()
+    groups = _Fusion(graph, options or Options()).run()
+    share_kernels(groups)
+    return groups
 
 
 class _Cluster:
@@ -288,3 +291,39 @@ def _keeps_last(node: Node) -> bool:
     if node.op == "transpose":
         return node.attrs["perm"][-1] == len(node.attrs["perm"]) - 1
     return get(node.op).kind is ELEMENTWISE or node.op in ("slice", "expand", "pad", "full", "range")
+
+
+def share_kernels(groups: list[Group]) -> None:
+    """Let groups that differ only in numbers be one kernel: numbers that differ are passed, not written into the code."""
+    alike: dict[Hashable, list[tuple[Group, list[Value]]]] = {}
+    for group in groups:
+        if group.kind == "kernel":
+            shape, numbers = _shape_of(group)
+            if numbers:
+                alike.setdefault(shape, []).append((group, numbers))
+    for members in alike.values():
+        for position in range(len(members[0][1])):
+            column = [numbers[position] for _, numbers in members]
+            if all(same_bytes(array_of(v), array_of(column[0])) for v in column):
+                continue
+            for (group, _), value in zip(members, column, strict=True):
+                if value not in group.inputs:
+                    group.inputs.append(value)
+
+
+def _shape_of(group: Group) -> tuple[Hashable, list[Value]]:
+    """What two groups of one kernel have in common; and the constants of one element, one per read."""
+    numbered: dict[Value, int] = {}
+    numbers: list[Value] = []
+
+    def reference(v: Value) -> Hashable:
+        if v.constant is not None and v.constant.size == 1 and v not in group.inputs:
+            numbers.append(v)
+            return ("number", v.type)
+        return (numbered.setdefault(v, len(numbered)), v.type, v.is_constant)
+
+    shape = tuple(
+        (n.op, attrs_key(n.attrs), tuple(reference(v) for v in n.inputs), tuple(reference(v) for v in n.outputs))
+        for n in group.nodes
+    )
+    return (shape, tuple(numbered[v] for v in group.outputs)), numbers

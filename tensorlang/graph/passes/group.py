@@ -16,6 +16,7 @@ from tensorlang.graph.ops.common import canonical
 from tensorlang.graph.registry import CONTRACTION, get
 from tensorlang.graph.rewrite import array_of
 from tensorlang.ir.buffer import Buffer
+from tensorlang.ir.equality import structural_hash
 from tensorlang.ir.expr import Expr, const
 from tensorlang.ir.stmt import PrimFunc, Stmt, Store
 from tensorlang.ir.visitor import map_exprs, rewrite, rewrite_stmt
@@ -56,6 +57,10 @@ class Group:
     @property
     def constants(self) -> list[Value]:
         return [v for v in self.inputs if v.is_constant]
+
+    def key(self) -> str:
+        """Equal for groups that are one kernel: the structural hash of `prim_func`, in which names do not count."""
+        return structural_hash(self.prim_func())
 
     def explain(self) -> str:
         """What is in the group, and why each neighbour was or was not fused."""

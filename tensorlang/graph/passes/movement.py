@@ -41,7 +41,9 @@ def _reshape_of_slice(rw: Rewriter, node: Node) -> Value | None:
             return None
         start, rest = wrap(inner.attrs["starts"][sliced[0]]), product(target[b] for b in right[1:])
         size = x.shape[sliced[0]].value
-        if start.op != "const" or rest.op != "const" or start.value % rest.value or size % rest.value:
+        if start.op != "const" or rest.op != "const" or not rest.value:
+            return None
+        if start.value % rest.value or size % rest.value:
             return None
         starts[right[0]], whole[right[0]] = start.value // rest.value, wrap(size // rest.value)
     viewed = reshape(rw, x, whole, node)
@@ -81,11 +83,11 @@ def _is_zero(p: object) -> bool:
 
 @rule("concat")
 def _concat_of_concat(rw: Rewriter, node: Node) -> Value | None:
-    axis, flat = node.attrs["axis"], []
+    axis = node.attrs["axis"]
+    flat: list[Value] = []
     for x in node.inputs:
         inner = producer(x, "concat")
-        nested = inner is not None and inner.attrs["axis"] == axis and rw.uses(x) == 0
-        flat += inner.inputs if nested else [x]
+        flat += inner.inputs if inner is not None and inner.attrs["axis"] == axis and rw.uses(x) == 0 else [x]
     return rw.add("concat", flat, {"axis": axis}, node) if len(flat) > len(node.inputs) else None
 
 
@@ -188,9 +190,11 @@ def _space_to_depth(rw: Rewriter, node: Node) -> Value | None:
 @rule("split")
 def _split(rw: Rewriter, node: Node) -> list[Value] | None:
     """split(x, sizes) -> one slice per part: each then fuses into its own readers."""
-    x, axis, parts, start = node.inputs[0], node.attrs["axis"], [], wrap(0)
+    x, axis = node.inputs[0], node.attrs["axis"]
+    parts: list[Value] = []
+    start = wrap(0)
     for value in node.outputs:
-        starts = [0] * x.type.ndim
+        starts: list[ExprLike] = [0] * x.type.ndim
         starts[axis] = start
         attrs = {"starts": plain(starts), "shape": plain(value.shape), "steps": (1,) * x.type.ndim}
         parts.append(rw.add("slice", [x], attrs, node))

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tensorlang.codegen.native import compile_and_load, run_plain
+from tensorlang.build import compile_and_load
+from tensorlang.codegen.native import run_plain
 from tensorlang.config import Settings
 from tensorlang.runtime.context import context_address
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tensorlang.codegen.intrinsics import formulas, math as twins
-from tensorlang.codegen.native import compile_and_load
+from tensorlang.build import compile_and_load
 from tensorlang.runtime.context import context_address
 
 REFERENCE = {

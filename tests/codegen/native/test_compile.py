@@ -9,8 +9,9 @@ import sys
 import numpy as np
 import pytest
 
+from tensorlang.build import compile_and_load, compile_source
 from tensorlang.codegen.intrinsics import Pointer
-from tensorlang.codegen.native import CpuTarget, compile as compile_module, compile_and_load, compile_source, run_plain
+from tensorlang.codegen.native import CpuTarget, frontend, run_plain
 from tensorlang.errors import BuildError, InternalError
 from tensorlang.runtime.context import context_address
 
@@ -106,7 +107,6 @@ def test_only_kernels_and_programs_are_exported(settings):
 
 def test_equal_kernels_are_front_ended_once(settings, monkeypatch):
     lowered = []
-    frontend = compile_module._load_frontend()
     original = frontend.lower_function
     monkeypatch.setattr(frontend, "lower_function", lambda f, d, c: lowered.append(d.name) or original(f, d, c))
     body = "    # {comment}\n    for i in range(n):\n        x[i] = x[i] + f32(1.0)\n\n"
@@ -133,7 +133,7 @@ def test_same_source_same_bytes(settings, tmp_path):
 def test_a_cached_module_loads_without_numba(settings):
     code = f"""
 import sys
-from tensorlang.codegen.native import compile_and_load
+from tensorlang.build import compile_and_load
 assert len(compile_and_load({MODEL!r})) == 3
 print("numba" in sys.modules)
 """

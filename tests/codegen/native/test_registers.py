@@ -7,7 +7,8 @@ import re
 import numpy as np
 import pytest
 
-from tensorlang.codegen.native import CpuTarget, compile_and_load, compile_source
+from tensorlang.build import compile_and_load, compile_source
+from tensorlang.codegen.native import CpuTarget
 from tensorlang.runtime.context import context_address
 
 AVX512 = CpuTarget.of("x86_64-unknown-linux-gnu", "", "+avx512f,+avx512vl,+avx512dq,+avx512bw,+avx2,+fma,+f16c")

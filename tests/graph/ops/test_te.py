@@ -3,6 +3,7 @@
 Each case runs twice: with the sizes of its arrays, and with every dimension larger than 1 symbolic where the case allows.
 """
 
+# ruff: noqa: E501  a case is a line
 from __future__ import annotations
 
 from dataclasses import dataclass, field

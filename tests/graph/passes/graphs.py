@@ -76,9 +76,7 @@ def feeds_for(graph: Graph, seed: int = 0, sizes: Mapping[str, int] | None = Non
     return feeds
 
 
-def assert_same_function(
-    before: Graph, after: Graph, tolerance: float = 2e-6, sizes: Mapping[str, int] | None = None
-) -> None:
+def assert_same_function(before: Graph, after: Graph, tolerance: float = 2e-6, sizes: Mapping[str, int] | None = None) -> None:
     """Both graphs give the same outputs (shape, dtype, values within `tolerance` of the largest) on random inputs."""
     assert [v.type for v in before.inputs] == [v.type for v in after.inputs]
     for seed in (0, 1):

@@ -91,7 +91,9 @@ def test_zero_padding_joins_the_convolution():
     assert_same_function(graph, after)
 
 
-@pytest.mark.parametrize("pads, attrs", [((0, 1, 0, 0) * 2, {}), ((0, 0, 1, 1) * 2, {"value": 1.0}), ((0, 0, 1, 1) * 2, {"mode": "edge"})])
+@pytest.mark.parametrize(
+    "pads, attrs", [((0, 1, 0, 0) * 2, {}), ((0, 0, 1, 1) * 2, {"value": 1.0}), ((0, 0, 1, 1) * 2, {"mode": "edge"})]
+)
 def test_other_padding_stays(pads, attrs):
     g = Builder()
     x = g.pad(g.input(1, 3, 8, 8), pads=pads, **attrs)

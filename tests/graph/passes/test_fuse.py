@@ -214,6 +214,7 @@ def test_equal_groups_give_equal_programs():
     y = g.relu(g.add(g.matmul(g.input(4, 6), g.weights(6, 6)), g.weights(6)))
     graph = g.graph(g.relu(g.add(g.matmul(y, g.weights(6, 6)), g.weights(6))))
     first, second = fuse(graph)
+    assert first.key() == second.key()
     assert str(first.prim_func("k")) == str(second.prim_func("k"))
 
 
@@ -224,3 +225,17 @@ def test_operators_without_inputs(op):
     made = getattr(g, op)(dtype="f32", **attrs)
     graph = g.graph(g.add(g.input(3, 4), made))
     assert kernels(graph) == [[op, "add"]]
+
+
+def test_numbers_that_differ_between_like_groups_are_passed():
+    """Learned scalars would else make a kernel of their own for every layer."""
+    g = Builder()
+    x = g.input(4, 6)
+    y = x
+    for scale in (0.25, 0.75):
+        y = g.add(g.mul(g.tanh(g.matmul(y, g.weights(6, 6))), f(scale)), f(3))
+    graph = g.graph(y)
+    first, second = fuse(graph)
+    assert [v.type.ndim for v in first.inputs] == [2, 2, 0]  # the scale; 3 stays in the code
+    assert str(first.prim_func("k")) == str(second.prim_func("k"))
+    check_groups(graph, [first, second])

@@ -98,10 +98,12 @@ def reshape(g, draw, x, values):
 
 def concat(g, draw, x, values):
     axis = draw(st.integers(0, x.type.ndim - 1))
-    fits = [
-        v for v in values
-        if v.type.ndim == x.type.ndim and all(a is b for k, (a, b) in enumerate(zip(v.shape, x.shape)) if k != axis)
-    ]  # fmt: skip
+
+    def beside(v: Value) -> bool:
+        same = [a is b for a, b in zip(v.shape, x.shape, strict=False)]
+        return v.type.ndim == x.type.ndim and all(same[:axis] + same[axis + 1 :])
+
+    fits = [v for v in values if beside(v)]
     return g.concat(x, draw(st.sampled_from(fits)), axis=axis)
 
 
@@ -160,7 +162,7 @@ STEPS = [
 ]  # fmt: skip
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(st.data())
 def test_random_graphs_keep_their_meaning(data):
     graph = random_graph(data.draw)
@@ -168,14 +170,14 @@ def test_random_graphs_keep_their_meaning(data):
     assert_same_function(graph, after, tolerance=1e-4)
 
 
-@settings(max_examples=40)
+@settings(max_examples=30)
 @given(st.data())
 def test_random_graphs_with_symbolic_sizes_keep_their_meaning(data):
     graph = random_graph(data.draw, symbolic=True)
     assert_same_function(graph, optimize(graph), tolerance=1e-4, sizes={"n": 2, "h": 7})
 
 
-@settings(max_examples=40)
+@settings(max_examples=30)
 @given(st.data())
 def test_fused_groups_of_random_graphs_run_to_the_same_outputs(data):
     graph = optimize(random_graph(data.draw))
