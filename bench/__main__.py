@@ -20,15 +20,11 @@ app = typer.Typer(add_completion=False, no_args_is_help=False, pretty_exceptions
 
 Only = Annotated[list[str] | None, typer.Option("--only", help="Names, or parts of names; may be given several times.")]
 Threads = Annotated[int, typer.Option("--threads", min=1, help="Threads for every peer; default: all cores allowed.")]
-Json = Annotated[
-    str | None, typer.Option("--json", help="Write results to this file ('-': standard output, no table).")
-]
+Json = Annotated[str | None, typer.Option("--json", help="Write results to this file ('-': standard output, no table).")]
 Quick = Annotated[bool, typer.Option("--quick", help="Fewer and shorter blocks: a look, not a measurement.")]
 Against = Annotated[list[str] | None, typer.Option("--peer", help="Rivals beside onnxruntime; default: all installed.")]
 Symbolic = Annotated[bool, typer.Option("--symbolic", help="Compile with dynamic dimensions left open.")]
-Limit = Annotated[
-    float | None, typer.Option("--limit", help="Exit with 3 if any time ratio to onnxruntime exceeds this.")
-]
+Limit = Annotated[float | None, typer.Option("--limit", help="Exit with 3 if any time ratio to onnxruntime exceeds this.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of the inputs.")]
 Everything = Annotated[bool, typer.Option("--all", help="Also the zoo models that are not in the core list.")]
 
@@ -96,9 +92,7 @@ def compare_models(
 ) -> None:
     """The seven standard models."""
     chosen = select(models.NAMES, only)
-    _compare(
-        "standard models", chosen, lambda name: model_subject(name, seed), threads, json, quick, peer, symbolic, limit
-    )
+    _compare("standard models", chosen, lambda name: model_subject(name, seed), threads, json, quick, peer, symbolic, limit)
 
 
 @app.command("ops")
@@ -174,6 +168,7 @@ def compile_models(
         for name in _progress(select(names, only), "compile"):
             subject = model_subject(name, 0) if name in models.NAMES else zoo_subject(name, 0)
             costs.append(build_cost.measure(subject, threads, static=not symbolic))
+            _save(report.document("compile", threads, None, [build_cost.as_json(cost) for cost in costs]), json)
     _emit(report.document("compile", threads, None, [build_cost.as_json(cost) for cost in costs]), json)
     if json != "-":
         report.console().print(build_cost.table(costs))
@@ -196,6 +191,7 @@ def check_agreement(
     with _typed_errors():
         for name in _progress(select([*models.NAMES, *listed], only), "check"):
             checks += sweep.run(name, range(seeds), threads, static=not symbolic)
+            _save(report.document("check", threads, None, [sweep.as_json(check) for check in checks]), json)
     _emit(report.document("check", threads, None, [sweep.as_json(check) for check in checks]), json)
     if json != "-":
         report.console().print(sweep.table(checks))
@@ -257,7 +253,10 @@ def _compare(
     ours, judge = peers.TensorLang(static=not symbolic), peers.JUDGE
     with _typed_errors():
         others = [peer for peer in peers.rivals(against) if peer.name != judge.name]
-        rows = [compare.run(subject(name), ours, judge, others, threads, plan) for name in _progress(names, title)]
+        rows: list[compare.Row] = []
+        for name in _progress(names, title):
+            rows.append(compare.run(subject(name), ours, judge, others, threads, plan))
+            _save(report.document(title, threads, plan, [report.row_json(row) for row in rows]), json)
     _emit(report.document(title, threads, plan, [report.row_json(row) for row in rows]), json)
     if json != "-":
         console = report.console()
@@ -268,6 +267,12 @@ def _compare(
         raise typer.Exit(1)
     if limit is not None and any(row.ratios[judge.name].median > limit for row in rows):
         raise typer.Exit(3)
+
+
+def _save(content: dict[str, object], destination: str | None) -> None:
+    """After each row of a long run: what is there so far outlives an interruption."""
+    if destination != "-":
+        _emit(content, destination)
 
 
 def _emit(content: dict[str, object], destination: str | None) -> None:

@@ -52,9 +52,7 @@ def measure(subject: Subject, threads: int, static: bool = True) -> BuildCost:
     """Build ``subject`` twice, each time in a fresh process, with a cache directory that is empty the first time."""
     with tempfile.TemporaryDirectory(prefix="tensorlang-bench-") as folder:
         feeds = Path(folder) / "feeds.npz"
-        with zipfile.ZipFile(
-            feeds, "w"
-        ) as archive:  # an .npz by hand: np.savez has arguments that inputs may be called
+        with zipfile.ZipFile(feeds, "w") as archive:  # an .npz by hand: np.savez has arguments that inputs may be called
             for name, array in subject.feeds.items():
                 with archive.open(f"{name}.npy", "w") as member:
                     np.lib.format.write_array(member, array, allow_pickle=False)

@@ -78,9 +78,7 @@ def run(subject: Subject, ours: Peer, judge: Peer, others: Sequence[Peer], threa
     timings = measure.interleave({name: ready.call for name, ready in prepared.items()}, plan)
     spread = measure.null_spread(measure.ratio(timings[judge.name], timings[TWIN]))
     ratios = {
-        name: measure.ratio(timings[ours.name], timing)
-        for name, timing in timings.items()
-        if name not in (ours.name, TWIN)
+        name: measure.ratio(timings[ours.name], timing) for name, timing in timings.items() if name not in (ours.name, TWIN)
     }
     return Row(
         subject,

@@ -41,9 +41,7 @@ def generate(model: onnx.ModelProto, seed: int, sizes: Mapping[str, int] | None 
         tensor = value.type.tensor_type
         shape = tuple(d.dim_value if d.HasField("dim_value") else chosen.get(d.dim_param, 1) for d in tensor.shape.dim)
         dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
-        feeds[value.name] = _array(
-            random, value.name, dtype, shape, _index_limit(model.graph, value.name, initialisers)
-        )
+        feeds[value.name] = _array(random, value.name, dtype, shape, _index_limit(model.graph, value.name, initialisers))
     return feeds
 
 

@@ -93,9 +93,7 @@ def _block(call: Call, plan: Plan, clock: Callable[[], float]) -> tuple[float, .
         call()
     seconds: list[float] = []
     begun = clock()
-    while len(seconds) < plan.minimum_calls or (
-        len(seconds) < plan.block_calls and clock() - begun < plan.block_seconds
-    ):
+    while len(seconds) < plan.minimum_calls or (len(seconds) < plan.block_calls and clock() - begun < plan.block_seconds):
         before = clock()
         call()
         seconds.append(clock() - before)

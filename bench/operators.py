@@ -175,9 +175,7 @@ def _binary(op: str, left: tuple[int, ...], right: tuple[int, ...]) -> Callable[
 
 
 def _layer_norm(*shape: int) -> Callable[[_Builder], str]:
-    return lambda b: b.node(
-        "LayerNormalization", b.input("x", *shape), b.weight(shape[-1]), b.weight(shape[-1]), axis=-1
-    )
+    return lambda b: b.node("LayerNormalization", b.input("x", *shape), b.weight(shape[-1]), b.weight(shape[-1]), axis=-1)
 
 
 def _gelu(*shape: int) -> Callable[[_Builder], str]:
@@ -278,9 +276,7 @@ _case("conv1x1_s2_256_512_56", "conv", _conv((256, 512), 56, 1, stride=2, relu=F
 _case("conv16x16_patch_3_768_224", "conv", _conv((3, 768), 224, 16, stride=16, relu=False, padding=0))
 _case("conv3x3_ragged_17_23_37", "conv", _conv((17, 23), 37, 3))
 _case("conv3x3_groups4_64_28", "conv", _conv((64, 64), 28, 3, groups=4))
-_case(
-    "conv_transpose2x2_s2_24_24_80", "conv", _conv((24, 24), 80, 2, stride=2, relu=False, op="ConvTranspose", padding=0)
-)
+_case("conv_transpose2x2_s2_24_24_80", "conv", _conv((24, 24), 80, 2, stride=2, relu=False, op="ConvTranspose", padding=0))
 _case("depthwise3x3_96_112_s2", "depthwise", _conv((96, 96), 112, 3, stride=2, groups=96))
 _case("depthwise3x3_144_56", "depthwise", _conv((144, 144), 56, 3, groups=144))
 _case("depthwise5x5_256_14", "depthwise", _conv((256, 256), 14, 5, groups=256))

@@ -30,9 +30,7 @@ _STYLE = {
 # -- JSON ------------------------------------------------------------------------------------------------------------
 
 
-def document(
-    kind: str, threads: int, plan: measure.Plan | None, rows: Sequence[dict[str, object]]
-) -> dict[str, object]:
+def document(kind: str, threads: int, plan: measure.Plan | None, rows: Sequence[dict[str, object]]) -> dict[str, object]:
     """The whole of a result file; times in seconds."""
     return {
         "schema": SCHEMA,
@@ -164,9 +162,7 @@ def _cells(row: Row, ours: str, judge: str, others: Sequence[str], rates: bool) 
         f"±{row.spread:.0%}",
     ]
     for other in others:
-        cells.append(
-            f"{seconds(row.timings[other].median)} ({row.ratios[other].median:.2f})" if other in row.timings else "-"
-        )
+        cells.append(f"{seconds(row.timings[other].median)} ({row.ratios[other].median:.2f})" if other in row.timings else "-")
     worst = row.agreements[ours].worst
     cells.append(f"{worst.error / worst.bound:.2f}")
     if rates:

@@ -46,9 +46,7 @@ def run(name: str, seeds: Sequence[int], threads: int, static: bool) -> list[Che
     return [check for group in groups for check in _run_group(name, path, group, threads, static)]
 
 
-def _run_group(
-    name: str, path: Path, group: Mapping[tuple[str, int], Feeds], threads: int, static: bool
-) -> list[Check]:
+def _run_group(name: str, path: Path, group: Mapping[tuple[str, int], Feeds], threads: int, static: bool) -> list[Check]:
     first = next(iter(group.values()))
     judge = peers.onnxruntime_runner(path, threads)
     try:

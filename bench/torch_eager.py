@@ -27,9 +27,7 @@ class TorchRunner:
         self.torch = importlib.import_module("torch")
         table = _operators(self.torch)
         graph = onnx.load(path).graph
-        lacking = sorted(
-            {node.op_type for node in graph.node if node.op_type not in table and node.op_type != "Constant"}
-        )
+        lacking = sorted({node.op_type for node in graph.node if node.op_type not in table and node.op_type != "Constant"})
         if lacking:
             raise NotImplementedError(f"the torch peer has no {', '.join(lacking)}")
         self.outputs = [value.name for value in graph.output]
@@ -70,9 +68,7 @@ def _operators(torch: Any) -> dict[str, Operator]:
         data = x[0] if (top, left) == (bottom, right) else functional.pad(x[0], (left, right, top, bottom))
         padding = (top, left) if data is x[0] else 0
         bias = x[2] if len(x) > 2 else None
-        return functional.conv2d(
-            data, x[1], bias, a.get("strides", 1), padding, a.get("dilations", 1), a.get("group", 1)
-        )
+        return functional.conv2d(data, x[1], bias, a.get("strides", 1), padding, a.get("dilations", 1), a.get("group", 1))
 
     def gemm(x: Sequence[Tensor], a: Mapping[str, Any]) -> Tensor:
         weight = x[1] if a.get("transB") else x[1].T
@@ -86,9 +82,7 @@ def _operators(torch: Any) -> dict[str, Operator]:
         axis = a.get("axis", 0)
         if axis == 0:
             return functional.embedding(x[1], x[0])
-        return (
-            x[0].index_select(axis, x[1].reshape(-1)).reshape(*x[0].shape[:axis], *x[1].shape, *x[0].shape[axis + 1 :])
-        )
+        return x[0].index_select(axis, x[1].reshape(-1)).reshape(*x[0].shape[:axis], *x[1].shape, *x[0].shape[axis + 1 :])
 
     def layer_norm(x: Sequence[Tensor], a: Mapping[str, Any]) -> Tensor:
         axes = x[0].shape[a.get("axis", -1) :]

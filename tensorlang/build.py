@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from tensorlang.codegen.emit import HEADER, RESERVED, EmittedKernel, emit_kernel
 from tensorlang.codegen import native
+from tensorlang.codegen.emit import HEADER, RESERVED, EmittedKernel, emit_kernel
 from tensorlang.codegen.native import CpuTarget, run_plain
 from tensorlang.config import Settings
 from tensorlang.errors import BuildError, InputError

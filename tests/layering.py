@@ -173,10 +173,10 @@ def _targets(imported: Import, modules: frozenset[str]) -> list[str]:
     """The modules that a statement reaches; a facade's function counts as the facade."""
     if imported.target != FACADE:
         return [imported.target]
-    submodules = [f"{FACADE}.{name}" for name in imported.names if f"{FACADE}.{name}" in modules]
-    functions = [n for n in imported.names if f"{FACADE}.{n}" not in modules and n not in FACADE_CONSTANTS]
-    plain = not imported.names
-    return submodules + ([FACADE] if functions or plain else [])
+    functions = {name for name, (_, attribute) in FACADE_NAMES.items() if attribute is not None}
+    submodules = {n for n in imported.names if f"{FACADE}.{n}" in modules and n not in functions}
+    others = set(imported.names) - submodules - FACADE_CONSTANTS
+    return [f"{FACADE}.{n}" for n in sorted(submodules)] + ([FACADE] if others or not imported.names else [])
 
 
 def _lazy_reason(module: str, name: str) -> str | None:

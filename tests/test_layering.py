@@ -70,6 +70,7 @@ BAD = [
     ("tensorlang.te.operator", "import tensorlang as tl", "imports the facade"),
     ("tensorlang.te.operator", "import tensorlang\ntensorlang._native_frontend", "imports the facade"),
     ("tensorlang.compile", "from tensorlang import load_model", "imports the facade"),
+    ("tensorlang.te.frontend", "from tensorlang import build", "imports the facade"),  # the function, not the module
     ("tensorlang.compile", "import tensorlang\ntensorlang.frontend", "takes frontend from the facade, which has none"),
     ("tensorlang.codegen.native.compile", "import tensorlang\ntensorlang.load_model", "imports a higher layer load_model"),
     ("tensorlang.codegen.native.compile", "import tensorlang\ntensorlang.set_num_threads", "imports its sibling runtime"),

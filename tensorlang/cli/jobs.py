@@ -80,11 +80,12 @@ def bench_job(
 ) -> dict[str, Any]:
     """Time `model`, side by side with `against` on the same inputs where one is named."""
     exe = load_or_compile(report, model, shapes, target)
-    feeds = make_feeds(inputs_of(exe), specs, seed)
+    inputs = inputs_of(exe)
+    feeds = make_feeds(inputs, specs, seed)
     if against is not None and model.suffix == SAVED_SUFFIX:
         raise InputError(f"{against} cannot run a saved {SAVED_SUFFIX} file; give the model it was compiled from")
     with report.step("benchmark", f"timing {model.name}" + (f" against {against}" if against else "")):
-        result = tl.benchmark(exe, feeds, against=str(model) if against else None)
+        result = tl.benchmark(exe, [feeds[i.name] for i in inputs], against=str(model) if against else None)
     return {"model": str(model), "against": against, "result": plain(result), "seconds": report.seconds}
 
 
@@ -106,12 +107,12 @@ def inspect_job(report: Reporter, model: Path, shapes: Shapes) -> dict[str, Any]
     counts: dict[str, int] = {}
     for node in graph.nodes:
         counts[node.op] = counts.get(node.op, 0) + 1
-    arrays = [value.constant for value in graph.constants()]
+    arrays = [value.constant for value in graph.constants() if value.constant is not None]
     return {
         "model": str(model),
-        "inputs": [_tensor(_info(value)) for value in graph.inputs],
+        "inputs": [_tensor(_info(value.name, value.dtype.numpy, value.shape)) for value in graph.inputs],
         "outputs": [
-            _tensor(dataclasses.replace(_info(value), name=name))
+            _tensor(_info(name, value.dtype.numpy, value.shape))
             for name, value in zip(graph.output_names or [v.name for v in graph.outputs], graph.outputs, strict=True)
         ],
         "dimensions": sorted(graph.dims),
@@ -140,12 +141,12 @@ def load_or_compile(report: Reporter, model: Path, shapes: Shapes, target: str) 
 
 def inputs_of(exe: Any) -> list[InputInfo]:
     """The inputs of an executable, in order."""
-    return [_info(value) for value in exe.inputs]
+    return [_info(i.name, i.dtype, i.shape) for i in exe.inputs]
 
 
-def _info(value: Any) -> InputInfo:
-    dims = tuple(int(text) if (text := str(dim)).isdigit() else text for dim in value.shape)
-    return InputInfo(value.name, str(value.dtype), dims)
+def _info(name: str, dtype: Any, shape: Sequence[Any]) -> InputInfo:
+    dims = tuple(int(text) if (text := str(dim)).isdigit() else text for dim in shape)
+    return InputInfo(name, str(dtype), dims)
 
 
 def _tensor(info: InputInfo) -> dict[str, Any]:

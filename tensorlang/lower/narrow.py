@@ -40,7 +40,7 @@ def _shrink(buffer: Buffer, body: Stmt, outer: dict[Expr, Expr | int]) -> Stmt:
         if isinstance(s, Store) and s.buffer is buffer:
             accesses.append(s.indices)
         for index in accesses:
-            touched = access_region(index, inner)
+            touched = access_region(index, inner, buffer.shape)
             region = touched if region is None else union_region(region, touched)
     if region is None:
         return body

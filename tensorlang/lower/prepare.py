@@ -14,24 +14,25 @@ from tensorlang.ir.buffer import Buffer
 from tensorlang.ir.expr import Expr
 from tensorlang.ir.stmt import Allocate, PrimFunc, Seq, Stmt, Store
 from tensorlang.ir.tree import drop_allocation, read_buffers, replace_stmt
-from tensorlang.ir.visitor import walk_stmt
+from tensorlang.ir.visitor import own_exprs, uses, walk_stmt
 
 
 def split_preparation(func: PrimFunc, constants: Collection[str]) -> tuple[list[PrimFunc], PrimFunc]:
     """The root nests that read constant parameters only, each as a function of its own, and what remains.
 
     In the remaining function each prepared buffer is a parameter, placed after the other inputs; constants that
-    nothing reads any more are dropped. Buffers of symbolic size are never prepared.
+    nothing reads any more are dropped. What depends on a symbolic size is never prepared.
     """
     known = {b for b in func.inputs if b.name in constants}
     if not known:
         return [], func
+    sizes = set(func.size_vars)
     preparations: list[PrimFunc] = []
     body = func.body
     for nest in _root_nests(func.body):
         read = read_buffers(nest)
         written = {s.buffer for s in walk_stmt(nest) if isinstance(s, Store)}
-        if len(written) != 1 or not read or not set(read) <= known:
+        if len(written) != 1 or not read or not set(read) <= known or _mentions(nest, sizes):
             continue
         target = next(iter(written))
         if target in func.params or any(d.op != "const" for d in target.shape):
@@ -57,6 +58,10 @@ def _root_nests(s: Stmt) -> list[Stmt]:
     if isinstance(s, Seq):
         return [n for c in s.stmts for n in _root_nests(c)]
     return [s]
+
+
+def _mentions(s: Stmt, variables: set[Expr]) -> bool:
+    return any(uses(e, variables) for n in walk_stmt(s) for e in own_exprs(n))
 
 
 def _writes(s: Stmt, buffer: Buffer) -> bool:

@@ -56,7 +56,7 @@ def required_region(body: Stmt, buffer: Buffer) -> Region | None:
     region: Region | None = None
     for block in blocks(body):
         for index in block_reads(block, buffer):
-            touched = access_region(tuple(simplify(i, inner) for i in index), inner)
+            touched = access_region(tuple(simplify(i, inner) for i in index), inner, buffer.shape)
             region = touched if region is None else union_region(region, touched)
     return region
 
@@ -123,7 +123,7 @@ def compute_at(func: PrimFunc, stage: str, loop: For) -> tuple[PrimFunc, list[Ex
         raise ScheduleError(f"compute_at: {stage} does not write its buffer point by point")
     bindings = {it.var: it.binding for it in iters}
     ranges = {**outer, **dict(new_loops)}
-    guarded = {v for v, _ in unproved if not _reads_in_bounds(block, v, bindings, ranges)}
+    guarded = {v for v, c in unproved if c.op == "le" or not _reads_in_bounds(block, v, bindings, ranges)}
     for v, condition in unproved:
         if v in guarded:
             predicate = and_(predicate, condition)

@@ -8,7 +8,7 @@ from typing import Any
 from tensorlang.errors import ScheduleError
 from tensorlang.ir.expr import Expr, const, lt, minimum, var, wrap
 from tensorlang.ir.reduction import reduce_loop_vars
-from tensorlang.ir.stmt import Block, For, PrimFunc, Stmt
+from tensorlang.ir.stmt import Allocate, Block, For, PrimFunc, Stmt
 from tensorlang.ir.tree import guard_blocks, loop_path, read_buffers, replace_stmt, written_buffer
 from tensorlang.ir.visitor import blocks, free_vars, map_exprs, substitute_stmt, walk_stmt
 from tensorlang.symbolic.bounds import prove
@@ -38,6 +38,11 @@ def split(func: PrimFunc, loop: For, factor: Expr, tail: str) -> tuple[PrimFunc,
                 f"split: tail='shift_inwards' would add points of {block.name} twice: {name} is a reduction loop of it or "
                 'inside one; use tail="guard"'
             )
+        if loop.kind in ("parallel", "vectorized") and (block := _accumulates_into_shared(loop)):
+            raise ScheduleError(
+                f"split: tail='shift_inwards' would let iterations of the {loop.kind} loop {name} accumulate into the same element "
+                f'of {written_buffer(block).name}; use tail="guard"'
+            )
         start = minimum(start, n - factor)
     value = start + inner
     body = substitute_stmt(loop.body, {loop.var: value})
@@ -58,6 +63,13 @@ def _accumulates_across(loop: For) -> Block | None:
     return None
 
 
+def _accumulates_into_shared(loop: For) -> Block | None:
+    """A block in `loop` that accumulates into memory that the iterations of `loop` share."""
+    private = {s.buffer for s in walk_stmt(loop) if isinstance(s, Allocate)}
+    shared = [b for b in blocks(loop) if written_buffer(b) not in private]
+    return next((b for b in shared if written_buffer(b) in read_buffers(b)), None)
+
+
 def _divides(n: Expr, factor: Expr) -> bool:
     remainder = simplify(n % factor)
     return remainder.op == "const" and remainder.value == 0
@@ -69,6 +81,10 @@ def fuse(func: PrimFunc, outer: For, inner: For) -> tuple[PrimFunc, Expr]:
         raise ScheduleError(f"fuse: loop {inner.var.name} is not directly and solely inside {outer.var.name}")
     if outer.var in free_vars(inner.extent):
         raise ScheduleError(f"fuse: the extent of {inner.var.name} depends on {outer.var.name}")
+    if outer.kind != inner.kind:
+        raise ScheduleError(
+            f"fuse: {outer.var.name} is {outer.kind} and {inner.var.name} is {inner.kind}; fuse them first, then mark the result"
+        )
     fused = var(f"{outer.var.name}_{inner.var.name}")
     n, m = outer.extent, inner.extent
     if m.op == "const" and m.value == 1:

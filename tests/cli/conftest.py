@@ -63,8 +63,8 @@ class FakeCompiler:
         self.calls.append(("load", path))
         return FakeExecutable({"batch": 4})
 
-    def benchmark(self, exe, feeds, *, against):
-        self.calls.append(("benchmark", {k: v.shape for k, v in feeds.items()}, against))
+    def benchmark(self, exe, args, *, against):
+        self.calls.append(("benchmark", [a.shape for a in args], against))
         return {"ours": {"median_ms": 1.0}, "ratio": 2.0}
 
 

@@ -131,7 +131,7 @@ def test_unwritable_output_folder_is_one_message(model, compiler, tmp_path):
 
 def test_bench_against_onnxruntime(model, compiler):
     done = invoke_json("bench", model, "--shapes", "batch=2", "--against", "onnxruntime")
-    assert compiler.calls[-1] == ("benchmark", {"x": (2, 3), "ids": (2,)}, str(model))
+    assert compiler.calls[-1] == ("benchmark", [(2, 3), (2,)], str(model))
     assert done["result"]["ratio"] == 2.0
 
 

@@ -141,3 +141,21 @@ def test_inference_session(model):
     with pytest.raises(InputError, match="no output is called 'nothing'; there are: probabilities"):
         ours.run(["nothing"], feeds)
     assert isinstance(ours.executable, Executable)
+
+
+def test_sizes_at_which_the_model_does_not_work_are_passed_over(tmp_path):
+    """Rows are reshaped to pairs: an odd number of them is refused by both."""
+    nodes = [helper.make_node("Reshape", ["x", "shape"], ["y"], "pairs"), helper.make_node("Relu", ["y"], ["z"], "relu")]
+    graph = helper.make_graph(
+        nodes,
+        "pairs",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n"])],
+        [helper.make_tensor_value_info("z", TensorProto.FLOAT, ["m", 2])],
+        [onnx.numpy_helper.from_array(np.array([-1, 2]), "shape")],
+    )
+    path = tmp_path / "pairs.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    exe = tl_compile(path, verify=True)
+    assert [s["n"] for s in exe.certificate["sizes"]] == [2, 4]
+    with pytest.raises(InputError, match=r"does not work for n = 3: at node 'pairs'"):
+        exe(np.zeros(3, np.float32))

@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from tensorlang.codegen.intrinsics import abi
 from tensorlang.build import compile_and_load
+from tensorlang.codegen.intrinsics import abi
 from tensorlang.errors import InputError
 from tensorlang.runtime import context, loader, pool
 

@@ -45,7 +45,8 @@ def test_softmax_symbolic():
 
 
 @pytest.mark.parametrize(
-    ("size", "channels", "filters", "kernel", "stride"), [(8, 3, 16, 3, 1), (9, 16, 24, 3, 2), (7, 32, 50, 1, 1), (14, 8, 70, 5, 1)]
+    ("size", "channels", "filters", "kernel", "stride"),
+    [(8, 3, 16, 3, 1), (9, 16, 24, 3, 2), (7, 32, 50, 1, 1), (14, 8, 70, 5, 1)],
 )
 def test_conv(size, channels, filters, kernel, stride):
     func = programs.conv_nhwc(size, channels, filters, kernel, stride)

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from tensorlang.codegen.intrinsics import formulas, math as twins
 from tensorlang.build import compile_and_load
+from tensorlang.codegen.intrinsics import formulas, math as twins
 from tensorlang.runtime.context import context_address
 
 REFERENCE = {
