@@ -292,12 +292,7 @@ class _Builder:
             raise ModelError(f"size {v} is not determined by the shapes of the model's inputs")
         lines = [f"    {text} = dims[{k}]" for k, text in enumerate(names.values())]
         printer = ExprPrinter(names.__getitem__, lambda b: b.name, {})
-        counts: dict[Expr, int] = {}
-        for s in steps:
-            for a in s.args:
-                if a.value.args:
-                    counts[a.value] = counts.get(a.value, 0) + 1
-        for n, e in enumerate(e for e, count in counts.items() if count > 1):
+        for n, e in enumerate(_shared([a.value for s in steps for a in s.args])):
             lines.append(f"    t{n} = {printer(e)}")
             printer.bound[e] = f"t{n}"
         for s in steps:
@@ -374,6 +369,20 @@ def _flops(func: PrimFunc) -> Expr:
             points = mul(points, it.extent)
         total = add(total, points)
     return total
+
+
+def _shared(values: Sequence[Expr]) -> list[Expr]:
+    """The sub-expressions that `values` use more than once, operands before users."""
+    uses: dict[Expr, int] = {}
+    order: dict[Expr, None] = {}
+    for e in values:
+        uses[e] = uses.get(e, 0) + 1
+        for node in walk(e):
+            if node not in order:
+                order[node] = None
+                for a in node.args:
+                    uses[a] = uses.get(a, 0) + 1
+    return [e for e in order if e.args and uses[e] > 1]
 
 
 def _word(name: str) -> str:

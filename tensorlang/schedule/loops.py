@@ -40,8 +40,8 @@ def split(func: PrimFunc, loop: For, factor: Expr, tail: str) -> tuple[PrimFunc,
             )
         if loop.kind in ("parallel", "vectorized") and (block := _accumulates_into_shared(loop)):
             raise ScheduleError(
-                f"split: tail='shift_inwards' would let iterations of the {loop.kind} loop {name} accumulate into the same element "
-                f'of {written_buffer(block).name}; use tail="guard"'
+                f"split: tail='shift_inwards' would let iterations of the {loop.kind} loop {name} accumulate into "
+                f'the same element of {written_buffer(block).name}; use tail="guard"'
             )
         start = minimum(start, n - factor)
     value = start + inner
@@ -83,7 +83,8 @@ def fuse(func: PrimFunc, outer: For, inner: For) -> tuple[PrimFunc, Expr]:
         raise ScheduleError(f"fuse: the extent of {inner.var.name} depends on {outer.var.name}")
     if outer.kind != inner.kind:
         raise ScheduleError(
-            f"fuse: {outer.var.name} is {outer.kind} and {inner.var.name} is {inner.kind}; fuse them first, then mark the result"
+            f"fuse: {outer.var.name} is {outer.kind} and {inner.var.name} is {inner.kind}; "
+            f"fuse them first, then mark the result"
         )
     fused = var(f"{outer.var.name}_{inner.var.name}")
     n, m = outer.extent, inner.extent

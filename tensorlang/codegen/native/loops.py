@@ -71,8 +71,11 @@ class _Rewriter(ast.NodeTransformer):
         return ast.copy_location(ast.Assign([node.target], ast.BinOp(read, node.op, node.value)), node)
 
     def _unrolls(self, node: ast.For) -> bool:
-        mentions = any(isinstance(n, ast.Name) and n.id in self.local_arrays for n in ast.walk(node))
-        return mentions and _unrolled_size(node) <= MAX_UNROLLED
+        inside = list(ast.walk(node))
+        mentions = any(isinstance(n, ast.Name) and n.id in self.local_arrays for n in inside)
+        # A tile with tests inside is the rare one at the edge: it stays loops in memory, small and quick to compile.
+        tested = any(isinstance(n, ast.If) for n in inside)
+        return mentions and not tested and _unrolled_size(node) <= MAX_UNROLLED
 
 
 def _trip_count(node: ast.For) -> int | None:
