@@ -194,10 +194,13 @@ def _session(model: Path, threads: int) -> onnxruntime.InferenceSession:
 
 
 def profile(model: Path, feeds: Feeds, threads: int) -> str:
-    """tensorlang's own per-kernel table for one model, as text."""
+    """tensorlang's own per-kernel table for one model, as text. BenchError where it does not compile or run."""
     tl.set_num_threads(threads)
-    executable = tl.compile(str(model), target="cpu", shapes={name: tuple(a.shape) for name, a in feeds.items()})
-    return str(executable.profile(feeds))
+    shapes = {name: tuple(array.shape) for name, array in feeds.items()}
+    try:
+        return str(tl.compile(str(model), target="cpu", shapes=shapes).profile(feeds))
+    except tl.errors.TensorlangError as error:
+        raise cache.BenchError(f"{type(error).__name__}: {error}") from error
 
 
 JUDGE = OnnxRuntime()

@@ -115,10 +115,9 @@ def lower_kernel(
         scheduled = replace(scheduled, name=name)
     preparations, func = split_preparation(scheduled, scheduled.attrs.get("constants", ()))
     stages = lower(func)
-    emitted = emit_kernel(stages[-1].func, identifier(func.name))
-    return LoweredKernel(
-        emitted, func, tuple(preparations), tuple(stages), str(schedule.trace), tuple(schedule.proof), scheduled
-    )
+    trace = str(schedule.trace)
+    emitted = emit_kernel(stages[-1].func, identifier(func.name), trace)
+    return LoweredKernel(emitted, func, tuple(preparations), tuple(stages), trace, tuple(schedule.proof), scheduled)
 
 
 def prepare(kernel: LoweredKernel, constants: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -19,12 +19,12 @@ def vector_lanes(s: Schedule, stage: Stage, machine: Machine) -> int:
     return machine.lanes(min(8, max(4, max(sizes))))
 
 
-def schedule_elementwise(s: Schedule, stage: Stage, machine: Machine) -> None:
+def schedule_elementwise(s: Schedule, stage: Stage, machine: Machine, *, parallel: bool = True) -> None:
     """One flat loop where all tensors are read at the element written; else rows and a vectorised last axis."""
     axes = list(stage.axis)
     if not axes:
         return
-    parallel = worth_parallel(work(s.block(stage)))
+    parallel = parallel and worth_parallel(work(s.block(stage)))
     if len(axes) > 1 and _is_flat(s, stage):
         axes = [stage.fuse(*axes)]
     rows: Loop | None = None

@@ -62,22 +62,91 @@ def schedule_tile(s: Schedule, stage: Stage, machine: Machine) -> set[str]:
         shift = size.op == "const" and size.value >= tile.rows
         row_o, row_i = output.split(row, tile.rows, tail="shift_inwards" if shift else "guard")
         inner.append(row_i)
-    order = [column_o, *outer] + ([row_o] if row_o is not None else []) + inner + ([column_i] if column_i else [])
-    output.reorder(*order)
-    around = [column_o, *outer]
-    long = _reduction_size(block)
-    if row_o is not None and (long is None or long >= LONG_REDUCTION):
-        around.append(row_o)
-        row_o = None
+    reuse = is_contraction(block)
+    band: list[Loop] = []
+    inner += [column_i] if column_i is not None else []
+    tail = [row_o] if row_o is not None else []
+    if reuse:
+        # A panel of columns stays in the second-level cache while all rows pass by.
+        output.reorder(column_o, *outer, *tail, *inner)
+        around = [column_o, *outer]
+        long = _reduction_size(block)
+        if row_o is not None and (long is None or long >= LONG_REDUCTION):
+            around.append(row_o)
+            row_o = None
+    else:
+        # Nothing is read twice but by neighbouring windows: go through memory once, a band of rows at a time.
+        band = _split_band(s, stage, output, outer, machine)
+        output.reorder(*outer, *band, column_o, *tail, *inner)
+        around = outer if band or _iterations(s, outer) >= 4 * machine.threads else [*outer, column_o]
     at = output.fuse(*around) if len(around) > 1 else around[0]
-    parallel = at
-    stage.compute_at(output, row_o if row_o is not None else at)
+    inside = row_o or (column_o if column_o not in around and not reuse else None)
+    stage.compute_at(output, inside or at)
     _vectorize_stage(s, stage, tile)
     if column_i is not None:
-        vectors, lane = output.split(column_i, tile.lanes)
+        _, lane = output.split(column_i, tile.lanes)
         output.vectorize(lane)
+    if not reuse and band:
+        done |= _compute_inputs_at(s, stage, output, at, machine)
     if worth_parallel(amount):
-        output.parallel(parallel)
+        output.parallel(at)
+    return done
+
+
+def _split_band(s: Schedule, stage: Stage, output: Stage, outer: list[Loop], machine: Machine) -> list[Loop]:
+    """Split the innermost of `outer` into bands of rows whose padded input fits the second-level cache."""
+    if not outer or not _materialised_inputs(s, stage):
+        return []
+    rows = s.extent(outer[-1])
+    if rows.op != "const":
+        return []
+    width = sum(
+        store_of(s.block(p)).buffer.dtype.nbytes * _row_elements(s.block(p)) for p in _materialised_inputs(s, stage)
+    )
+    budget = max(1, machine.l2_bytes // (4 * max(width, 1)))
+    sizes = [n for n in range(1, rows.value + 1) if rows.value % n == 0 and n <= budget]
+    enough = [n for n in sizes if rows.value // n >= 4 * machine.threads] or sizes[:1]
+    band_o, band_i = output.split(outer.pop(), enough[-1])
+    outer.append(band_o)
+    return [band_i]
+
+
+def _iterations(s: Schedule, loops: list[Loop]) -> int:
+    """How often the body of `loops` runs; a symbolic extent counts as many."""
+    total = 1
+    for loop in loops:
+        size = s.extent(loop)
+        total *= size.value if size.op == "const" else 1024
+    return total
+
+
+def _row_elements(block: Block) -> int:
+    """Elements of one row of a stage: all dimensions but the leading two."""
+    total = 1
+    for v in spatial_vars(block)[2:]:
+        total *= extent(block, v) or 1024
+    return total
+
+
+def _materialised_inputs(s: Schedule, stage: Stage) -> list[Stage]:
+    """Injective stages that only `stage` reads (padding, above all)."""
+    read = {e.value for e in loads(source_of(s.block(stage)))}
+    return [
+        p
+        for p in s.stages
+        if not is_reduction(s.block(p))
+        and store_of(s.block(p)).buffer in read
+        and [r.name for r in readers_of(s, store_of(s.block(p)).buffer)] == [stage.name]
+    ]
+
+
+def _compute_inputs_at(s: Schedule, stage: Stage, output: Stage, at: Loop, machine: Machine) -> set[str]:
+    """Make the stage's private inputs band by band, just before they are read."""
+    done = set()
+    for p in _materialised_inputs(s, stage):
+        p.compute_at(output, at)
+        schedule_elementwise(s, p, machine, parallel=False)
+        done.add(p.name)
     return done
 
 

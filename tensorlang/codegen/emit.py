@@ -4,8 +4,10 @@
     def scale_p0(ctx, begin, end, x, y, n):
         for i in range(begin, end): ...
 
+    # schedule: scale.parallel(i)
     @kernel("f32* x, f32* y, i64 n")
     def scale(ctx, x, y, n):
+        # stage y (model.py:7)
         parallel_for(scale_p0, ctx, n, x, y, n)
 """
 
@@ -53,9 +55,9 @@ class EmittedKernel:
     workspace: tuple[tuple[str, Expr], ...]
 
 
-def emit_kernel(func: PrimFunc, name: str | None = None) -> EmittedKernel:
-    """The text of a lowered function."""
-    return _Emitter(func, name or func.name).run()
+def emit_kernel(func: PrimFunc, name: str | None = None, trace: str = "") -> EmittedKernel:
+    """The text of a lowered function; `trace`, the steps of its schedule, goes above it as a comment."""
+    return _Emitter(func, name or func.name).run(trace)
 
 
 def _pointer(buffer: Buffer) -> str:
@@ -78,6 +80,7 @@ class _Emitter:
         self.epilogue: list[str] = []
         self.in_chunk = False
         self.scope: list[Expr] = []  # variables of the loops that we are in
+        self.stage: Buffer | None = None  # whose computation the last comment announced
 
     def spell(self, thing: Expr | Buffer) -> str:
         """A unique Python name for a variable or buffer."""
@@ -92,7 +95,7 @@ class _Emitter:
             self.names[thing] = candidate
         return self.names[thing]
 
-    def run(self) -> EmittedKernel:
+    def run(self, trace: str) -> EmittedKernel:
         params: list[tuple[str, str]] = []
         for p in self.func.params:
             params.append((_pointer(p), self.spell(p)) if isinstance(p, Buffer) else (p.dtype.name, self.spell(p)))
@@ -103,14 +106,22 @@ class _Emitter:
         signature = ", ".join(f"{t} {n}" for t, n in params)
         names = ", ".join(["ctx", *(n for _, n in params)])
         lines = [*self.prologue, *self.lines, *self.epilogue] or ["    pass"]
-        entry = [f'@kernel("{signature}")', f"def {self.name}({names}):", *self._doc(), *lines]
-        text = "\n\n\n".join([*self.chunks, "\n".join(entry)]) + "\n"
+        entry = "\n".join([f'@kernel("{signature}")', f"def {self.name}({names}):", *lines])
+        steps = [f"# schedule: {step}" for step in trace.splitlines()]
+        text = "\n\n\n".join([*self.chunks, entry]) + "\n"
+        text = "\n".join([*steps, text])
         space = tuple((self.spell(b), b.shape[0] * b.dtype.nbytes) for b in self.workspace)
         return EmittedKernel(self.name, text, tuple(params), space)
 
-    def _doc(self) -> list[str]:
-        source = self.func.attrs.get("source") or {}
-        return [f"    # {stage}: {where}" for stage, where in source.items()]
+    def _announce(self, s: Stmt, depth: int) -> None:
+        """Before a nest that computes one stage: a comment with its name, and the file:line of its definition."""
+        if isinstance(s, Seq) or len(stored := stored_buffers(s)) != 1:
+            return
+        (buffer,) = stored
+        if buffer is not self.stage:
+            where = (self.func.attrs.get("source") or {}).get(buffer.name)
+            self.line(depth, f"# stage {buffer.name}" + (f" ({where})" if where else ""))
+        self.stage = buffer
 
     def _root_allocations(self, s: Stmt) -> Stmt:
         """Allocations outside of all loops become workspace parameters."""
@@ -127,6 +138,7 @@ class _Emitter:
         self.lines.append("    " * depth + text)
 
     def stmt(self, s: Stmt, depth: int) -> None:
+        self._announce(s, depth)
         if isinstance(s, Seq):
             for c in s.stmts:
                 self.stmt(c, depth)
@@ -186,7 +198,7 @@ class _Emitter:
     def _block(self, s: Stmt, depth: int) -> None:
         before = len(self.lines)
         self.stmt(s, depth)
-        if len(self.lines) == before:
+        if all(line.lstrip().startswith("#") for line in self.lines[before:]):
             self.line(depth, "pass")
 
     def _if(self, s: If, depth: int) -> None:
@@ -241,9 +253,10 @@ class _Emitter:
     def _parallel(self, s: For, depth: int) -> None:
         outer, prologue, epilogue = self.lines, self.prologue, self.epilogue
         self.lines, self.prologue, self.epilogue, self.in_chunk = [], [], [], True
-        name = f"{self.name}_p{len(self.chunks)}"
+        name, announced, self.stage = f"{self.name}_p{len(self.chunks)}", self.stage, None
         self.line(1, f"for {self.spell(s.var)} in range(begin, end):")
         self._loop_body(s, 2)
+        self.stage = announced
         free = self._free(s)
         params = [(_pointer(f) if isinstance(f, Buffer) else f.dtype.name, self.spell(f)) for f in free]
         signature = ", ".join(f"{t} {n}" for t, n in params)
@@ -277,6 +290,10 @@ class _Emitter:
                         found.setdefault(v)
         order = {p: n for n, p in enumerate([*self.func.params, *self.workspace])}
         return sorted(found, key=lambda f: order.get(f, len(order)))
+
+
+def stored_buffers(s: Stmt) -> set[Buffer]:
+    return {n.buffer for n in walk_stmt(s) if isinstance(n, Store)}
 
 
 def divisions(body: Stmt, var: Expr, scope: set[Expr]) -> list[Expr]:

@@ -17,13 +17,13 @@ from __future__ import annotations
 import builtins
 import keyword
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from tensorlang.build import LoweredKernel, prepare
+from tensorlang.build import LoweredKernel, prepare as prepare_constants
 from tensorlang.codegen import intrinsics
 from tensorlang.codegen.emit import HEADER
 from tensorlang.codegen.expr_printer import ExprPrinter
@@ -40,6 +40,7 @@ from tensorlang.runtime.sizes import OPERATIONS, Size
 from tensorlang.te import compute, create_prim_func, placeholder
 
 Lower = Callable[[PrimFunc, str], LoweredKernel]
+Prepare = Callable[[LoweredKernel, Mapping[str, np.ndarray]], dict[str, np.ndarray]]
 
 # Names that mean something in emitted code: a kernel called `sigmoid` would hide the function that others call.
 _TAKEN = frozenset((*intrinsics.__all__, *dir(builtins), *keyword.kwlist, "main"))
@@ -90,16 +91,19 @@ class Program:
     manifest: dict[str, Any]
 
 
-def emit_program(graph: Graph, groups: Sequence[Group], lower: Lower) -> Program:
+def emit_program(
+    graph: Graph, groups: Sequence[Group], lower: Lower, prepare: Prepare = prepare_constants
+) -> Program:
     """The program of `graph`, whose nodes are `groups` in an order in which they can run.
 
     Args:
         lower: schedules, lowers and emits one kernel under the name given.
+        prepare: makes what a kernel reads instead of its constants (packed weights).
 
     Raises:
         ModelError: a size depends on something that no input's shape tells.
     """
-    return _Builder(graph, lower).run(groups)
+    return _Builder(graph, lower, prepare).run(groups)
 
 
 @dataclass
@@ -143,9 +147,10 @@ class _Weights:
 
 
 class _Builder:
-    def __init__(self, graph: Graph, lower: Lower):
+    def __init__(self, graph: Graph, lower: Lower, prepare: Prepare):
         self.graph = graph
         self.lower = lower
+        self.prepare = prepare
         self.dims = _input_dims(graph)
         self.kernels: dict[str, LoweredKernel] = {}
         self.shared: dict[str, tuple[str, PrimFunc]] = {}  # kernel key -> name, the function it was made from
@@ -283,7 +288,7 @@ class _Builder:
         constants = {n: v.constant for n, v in site.inputs.items() if v.constant is not None}
         key = (site.kernel.emitted.name, *((n, id(a)) for n, a in constants.items()))
         if key not in self.prepared:
-            self.prepared[key] = prepare(site.kernel, constants)
+            self.prepared[key] = self.prepare(site.kernel, constants)
         return self.prepared[key]
 
     def _main(self, steps: Sequence[Step]) -> str:

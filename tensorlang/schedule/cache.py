@@ -33,6 +33,14 @@ def unique_name(func: PrimFunc, name: str) -> str:
     return candidate
 
 
+def with_source(func: PrimFunc, name: str, stage: str) -> PrimFunc:
+    """`func`, where the stage `name` was made from `stage` and so has the same place in the user's file."""
+    source = func.attrs.get("source") or {}
+    if stage not in source:
+        return func
+    return replace(func, attrs={**func.attrs, "source": {**source, name: source[stage]}})
+
+
 def _copy_nest(name: str, source: Buffer, target: Buffer) -> Stmt:
     loops = [var(f"i{n}") for n in range(source.ndim)]
     own = tuple(var(f"v{n}") for n in range(source.ndim))
@@ -80,7 +88,7 @@ def cache_read(func: PrimFunc, buffer: Buffer, scope: str, stages: list[str]) ->
         body = replace_stmt(body, roots[first], seq(nest, roots[first]))
     if early := [r for r in names if roots.index(_root_child(block_path(body, r))) <= last]:
         raise ScheduleError(f"cache_read: {early[0]} reads {buffer.name} in the loops that write it")
-    return func.with_body(Allocate(copy, body)), name
+    return with_source(func, name, buffer.name).with_body(Allocate(copy, body)), name
 
 
 def _loop_around(func: PrimFunc, buffer: Buffer) -> For | None:
@@ -123,7 +131,7 @@ def cache_write(func: PrimFunc, stage: str, scope: str) -> tuple[PrimFunc, str]:
     nest = sole_ancestor(path)
     moved = replace_stmt(nest, block, new)
     body = replace_stmt(func.body, nest, seq(moved, _copy_nest(stage, inner, buffer)))
-    return func.with_body(Allocate(inner, body)), name
+    return with_source(func, name, stage).with_body(Allocate(inner, body)), name
 
 
 @dataclass(frozen=True, eq=False)

@@ -84,7 +84,7 @@ def fuse(func: PrimFunc, outer: For, inner: For) -> tuple[PrimFunc, Expr]:
     if outer.kind != inner.kind:
         raise ScheduleError(
             f"fuse: {outer.var.name} is {outer.kind} and {inner.var.name} is {inner.kind}; "
-            f"fuse them first, then mark the result"
+            f"fuse before that"
         )
     fused = var(f"{outer.var.name}_{inner.var.name}")
     n, m = outer.extent, inner.extent

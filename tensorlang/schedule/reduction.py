@@ -20,7 +20,7 @@ from tensorlang.ir.reduction import (
 from tensorlang.ir.stmt import Allocate, Block, For, Iter, PrimFunc, Stmt, Store, seq
 from tensorlang.ir.tree import block_path, loops_of, own_loops, replace_stmt, sole_ancestor
 from tensorlang.ir.visitor import free_vars, substitute
-from tensorlang.schedule.cache import unique_name
+from tensorlang.schedule.cache import unique_name, with_source
 from tensorlang.symbolic.affine import linear_form
 
 
@@ -130,7 +130,7 @@ def rfactor(func: PrimFunc, stage: str, loop: For, factor_axis: int) -> tuple[Pr
     inner = For(renamed[loop.var], loop.extent, "serial", final)
     final_nest = wrap_loops([f for f in kept if f.var is not loop.var], renamed, inner)
     new = Allocate(partial, seq(rf_nest, final_nest))
-    return func.with_body(replace_stmt(func.body, sole_ancestor(path), new)), name
+    return with_source(func, name, stage).with_body(replace_stmt(func.body, sole_ancestor(path), new)), name
 
 
 def decompose_reduction(func: PrimFunc, stage: str, loop: For) -> tuple[PrimFunc, str]:

@@ -11,6 +11,7 @@ import onnxruntime
 import pytest
 from typer.testing import CliRunner
 
+import tensorlang as tl
 from bench import __main__ as cli, agreement, build_cost, cache, compare, models, operators, peers, zoo
 
 
@@ -18,6 +19,7 @@ class StandIn:
     """`tensorlang` as far as the benchmark uses it, on onnxruntime; records how it was called."""
 
     __version__ = "0"
+    errors = tl.errors
 
     def __init__(self, error: float = 0.0) -> None:
         self.error = error
@@ -105,6 +107,15 @@ def test_json_to_standard_output_is_json_alone(stand_in: StandIn) -> None:
 def test_profile_command(stand_in: StandIn) -> None:
     result = CliRunner().invoke(cli.app, ["profile", "softmax_1x1000"])
     assert result.exit_code == 0 and "kernel  time" in result.output
+
+
+def test_profile_of_a_model_that_does_not_compile_is_one_line(stand_in: StandIn, monkeypatch) -> None:
+    def refuse(*_, **__):
+        raise tl.errors.UnsupportedOpError("no Foo")
+
+    monkeypatch.setattr(stand_in, "compile", refuse)
+    result = CliRunner().invoke(cli.app, ["profile", "softmax_1x1000"])
+    assert result.exit_code == 1 and "UnsupportedOpError: no Foo" in result.output
 
 
 def test_build_cost_uses_one_fresh_cache_for_a_cold_and_a_warm_process(monkeypatch) -> None:

@@ -53,6 +53,8 @@ class SourceFunction:
 
 
 def _without_comments(line: str) -> str:
+    if line.lstrip().startswith("#"):
+        return ""
     # a line with quotes may hold '#' inside a string: keep it whole, at worst two digests differ needlessly
     return line.rstrip() if '"' in line or "'" in line else _COMMENT.sub("", line)
 
