@@ -252,11 +252,12 @@ class _Emitter:
 
     def _parallel(self, s: For, depth: int) -> None:
         outer, prologue, epilogue = self.lines, self.prologue, self.epilogue
+        held, self.expr.bound = self.expr.bound, {}  # the chunk sees its parameters only
         self.lines, self.prologue, self.epilogue, self.in_chunk = [], [], [], True
         name, announced, self.stage = f"{self.name}_p{len(self.chunks)}", self.stage, None
         self.line(1, f"for {self.spell(s.var)} in range(begin, end):")
         self._loop_body(s, 2)
-        self.stage = announced
+        self.stage, self.expr.bound = announced, held
         free = self._free(s)
         params = [(_pointer(f) if isinstance(f, Buffer) else f.dtype.name, self.spell(f)) for f in free]
         signature = ", ".join(f"{t} {n}" for t, n in params)

@@ -70,6 +70,7 @@ class Frame:
     def __init__(self, num_inputs: int, num_outputs: int, num_dims: int, weights: np.ndarray):
         self.weights = weights
         self.arena = aligned_bytes(0)
+        self.arena_bytes = 0
         self.input_arrays: Sequence[np.ndarray] = _NOTHING
         self.output_arrays: Sequence[np.ndarray] = _NOTHING
         self.inputs = (ctypes.c_int64 * max(1, num_inputs))()
@@ -80,6 +81,7 @@ class Frame:
     def grow(self, nbytes: int) -> None:
         """A larger arena."""
         self.arena = aligned_bytes(nbytes)
+        self.arena_bytes = nbytes
         self.arguments = self._arguments()
 
     def _arguments(self) -> tuple[Any, ...]:
@@ -138,6 +140,8 @@ class Executable:
         self._static: _Plan | None = None if self._dims else self._plan_for({})
         self._plans: dict[tuple[int, ...], _Plan] = {}
         self._frames: list[Frame] = []
+        # Every call walks this: number, dtype and, where all sizes are known, shape of each input.
+        self._expected = [(k, t.dtype, t.dims if self._static else None) for k, t in enumerate(self._in)]
         self._input_names = [t.name for t in self._in]
         self._output_names = [t.name for t in self._out]
         self.name: str = manifest["model"]
@@ -195,21 +199,23 @@ class Executable:
     def _enter(self, frame: Frame, given: Sequence[Any]) -> list[np.ndarray]:
         """Check the inputs, make the outputs, and put all addresses into the frame."""
         plan = self._static
-        arrays, table = [], frame.inputs
-        for k, (array, tensor) in enumerate(zip(given, self._in, strict=True)):
-            if type(array) is not np.ndarray or array.dtype is not tensor.dtype or not array.flags.c_contiguous:
-                array = self._as_array(tensor, array)
-            if plan is not None and array.shape != tensor.dims:
-                self._refuse_shape(tensor, array.shape, {})
-            arrays.append(array)
+        arrays, table = given, frame.inputs
+        for k, dtype, dims in self._expected:
+            array = given[k]
+            if array.__class__ is not _NDARRAY or array.dtype is not dtype or not array.flags.c_contiguous:
+                if arrays is given:
+                    arrays = list(given)
+                arrays[k] = array = self._as_array(self._in[k], array)  # type: ignore[index]
+            if dims is not None and array.shape != dims:
+                self._refuse_shape(self._in[k], array.shape, {})
             table[k] = address_of(array)
         if plan is None:
             plan = self._bind(arrays)
             frame.dims[: len(plan.dims)] = list(plan.dims)
-        if frame.arena.nbytes < plan.arena_bytes:
+        if frame.arena_bytes < plan.arena_bytes:
             frame.grow(plan.arena_bytes)
         results, table = [], frame.outputs
-        for k, (shape, dtype, nbytes) in enumerate(plan.outputs):
+        for k, shape, dtype, nbytes in plan.outputs:
             raw = _EMPTY(nbytes, _BYTES)
             address = address_of(raw)
             start = -address % 64
@@ -263,14 +269,14 @@ class Executable:
                     f"{self.name} does not work for {_assignments(values)}: at node {node!r} "
                     f"{sizes.describe(a)} = {left} and {sizes.describe(b)} = {right} must be equal"
                 )
-        outputs = []
+        outputs: list[tuple[int, tuple[int, ...], np.dtype, int]] = []
         for tensor in self._out:
             shape = tuple(sizes.evaluate(d, values) for d in tensor.dims)
             if any(d < 0 for d in shape):
                 given = _assignments(values)
                 raise InputError(f"{self.name}: with {given}, output {tensor.info} would have shape {shape}")
             nbytes = math.prod(shape) * tensor.dtype.itemsize
-            outputs.append((shape, tensor.dtype, nbytes + 64))
+            outputs.append((len(outputs), shape, tensor.dtype, nbytes + 64))
         arena = sizes.evaluate(self._arena_bytes, values)
         return _Plan(tuple(values[name] for name in self._dims), tuple(outputs), arena)
 
@@ -346,7 +352,7 @@ class _Plan:
     """What one combination of the open dimensions' values means."""
 
     dims: tuple[int, ...]
-    outputs: tuple[tuple[tuple[int, ...], np.dtype, int], ...]  # shape, dtype, bytes with room for alignment
+    outputs: tuple[tuple[int, tuple[int, ...], np.dtype, int], ...]  # number, shape, dtype, bytes with room to align
     arena_bytes: int
 
 

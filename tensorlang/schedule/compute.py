@@ -183,11 +183,11 @@ def _check_visible(func: PrimFunc, block: Block, target: Stmt, what: str) -> Non
     """Everything that `block` reads exists at `target` too."""
     for read in read_buffers(block):
         path = path_to(func.body, lambda s, b=read: isinstance(s, Allocate) and s.buffer is b)  # type: ignore[misc]
-        loops = loops_of(path)
-        if loops and not any(s is target for s in walk_stmt(path[-1])):
+        if path and not any(s is target for s in walk_stmt(path[-1])):
+            loops = [f.var.name for f in loops_of(path)]
+            where = f"inside loop {loops[-1]}" if loops else "beside it"
             raise ScheduleError(
-                f"{what}: {block.name} reads {read.name}, which is computed inside loop {loops[-1].var.name}; "
-                f"call {what} for {block.name} first"
+                f"{what}: {block.name} reads {read.name}, which exists only {where}; call {what} for {block.name} first"
             )
 
 

@@ -19,7 +19,7 @@ from tensorlang.ir.reduction import (
 )
 from tensorlang.ir.stmt import Allocate, Block, For, Iter, PrimFunc, Stmt, Store, seq
 from tensorlang.ir.tree import block_path, loops_of, own_loops, replace_stmt, sole_ancestor
-from tensorlang.ir.visitor import free_vars, substitute
+from tensorlang.ir.visitor import free_vars, substitute, walk_stmt
 from tensorlang.schedule.cache import unique_name, with_source
 from tensorlang.symbolic.affine import linear_form
 
@@ -129,8 +129,13 @@ def rfactor(func: PrimFunc, stage: str, loop: For, factor_axis: int) -> tuple[Pr
     )
     inner = For(renamed[loop.var], loop.extent, "serial", final)
     final_nest = wrap_loops([f for f in kept if f.var is not loop.var], renamed, inner)
-    new = Allocate(partial, seq(rf_nest, final_nest))
-    return with_source(func, name, stage).with_body(replace_stmt(func.body, sole_ancestor(path), new)), name
+    top = sole_ancestor(path)
+    both = seq(rf_nest, final_nest)
+    if any(isinstance(s, For) for s in path[: path.index(top)]):
+        body = replace_stmt(func.body, top, Allocate(partial, both))
+    else:
+        body = Allocate(partial, replace_stmt(func.body, top, both))
+    return with_source(func, name, stage).with_body(body), name
 
 
 def decompose_reduction(func: PrimFunc, stage: str, loop: For) -> tuple[PrimFunc, str]:
@@ -149,6 +154,9 @@ def decompose_reduction(func: PrimFunc, stage: str, loop: For) -> tuple[PrimFunc
     at = next((n for n, f in enumerate(loops) if f is loop), None)
     if at is None:
         raise ScheduleError(f"decompose_reduction: {loop.var.name} is not around {stage}")
+    buffer = init_store(block).buffer
+    if any(isinstance(s, Allocate) and s.buffer is buffer for s in walk_stmt(loop)):
+        raise ScheduleError(f"decompose_reduction: {buffer.name} is private to an iteration of {loop.var.name}; go further inside")
     reduce_vars = reduce_loop_vars(block)
     if outside := [f.var.name for f in loops[:at] if f.var in reduce_vars]:
         raise ScheduleError(f"decompose_reduction: the reduction loop {outside[0]} is outside of {loop.var.name}")

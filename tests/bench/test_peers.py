@@ -111,11 +111,11 @@ def test_profile_command(stand_in: StandIn) -> None:
 
 def test_profile_of_a_model_that_does_not_compile_is_one_line(stand_in: StandIn, monkeypatch) -> None:
     def refuse(*_, **__):
-        raise tl.errors.UnsupportedOpError("no Foo")
+        raise tl.errors.ModelError("no Foo")
 
     monkeypatch.setattr(stand_in, "compile", refuse)
     result = CliRunner().invoke(cli.app, ["profile", "softmax_1x1000"])
-    assert result.exit_code == 1 and "UnsupportedOpError: no Foo" in result.output
+    assert result.exit_code == 1 and "ModelError: no Foo" in result.output
 
 
 def test_build_cost_uses_one_fresh_cache_for_a_cold_and_a_warm_process(monkeypatch) -> None:
