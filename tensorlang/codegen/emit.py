@@ -165,7 +165,7 @@ class _Emitter:
     def _loop_body(self, s: For, depth: int) -> None:
         """The body, after the divisions of loop variables that it repeats (the positions of a fused loop)."""
         self.scope.append(s.var)
-        held = divisions(s.body, s.var, set(self.scope) | set(self.func.size_vars))
+        held = divisions(s, set(self.scope) | set(self.func.size_vars))
         held = [e for e in held if e not in self.expr.bound]
         for e in held:
             text, name = self.expr(e), self.temporary("at")
@@ -297,17 +297,32 @@ def stored_buffers(s: Stmt) -> set[Buffer]:
     return {n.buffer for n in walk_stmt(s) if isinstance(n, Store)}
 
 
-def divisions(body: Stmt, var: Expr, scope: set[Expr]) -> list[Expr]:
-    """Integer quotients and remainders in `body` that change with `var` but with no loop inside, inner ones first."""
+def divisions(loop: For, scope: set[Expr]) -> list[Expr]:
+    """Integer quotients and remainders in `loop` that change with its variable but with no loop inside, inner ones first.
+
+    Only where the divisor cannot be zero: it is a constant, or a factor of the loop's extent.
+    """
     found: dict[Expr, None] = {}
-    for s in walk_stmt(body):
+    for s in walk_stmt(loop.body):
         for e in own_exprs(s):
             for node in walk(e):
                 if node.op in ("floordiv", "floormod") and node.dtype.lanes == 1:
                     variables = free_vars(node)
-                    if var in variables and variables <= scope and not loads(node):
-                        found.setdefault(node)
+                    if loop.var in variables and variables <= scope and not loads(node):
+                        if all(_divisor_is_safe(n, loop.extent) for n in walk(node)):
+                            found.setdefault(node)
     return list(found)
+
+
+def _divisor_is_safe(e: Expr, extent: Expr) -> bool:
+    if e.op not in ("floordiv", "floormod"):
+        return True
+    factors, stack = set(), [extent]
+    while stack:
+        factor = stack.pop()
+        factors.add(factor)
+        stack.extend(factor.args if factor.op == "mul" else ())
+    return e.args[1].op == "const" or e.args[1] in factors
 
 
 def shared(value: Expr) -> list[Expr]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tensorlang.ir.expr import Expr, and_, broadcast, call, const, load, ramp, rebuild, select
+from tensorlang.ir.expr import Expr, and_, broadcast, call, const, is_const, load, ramp, rebuild, select
 from tensorlang.ir.stmt import For, If, PrimFunc, Seq, Stmt, Store, seq
 from tensorlang.ir.visitor import own_exprs, rewrite_stmt, uses, walk, walk_stmt
 from tensorlang.symbolic.affine import linear_form
@@ -67,34 +67,28 @@ class _Vectorizer:
     def __init__(self, var: Expr, lanes: int, ranges: dict[Expr, Expr | int]):
         self.var, self.lanes, self.ranges = var, lanes, ranges
 
-    def stmt(self, s: Stmt, mask: Expr | None) -> Stmt:
+    def stmt(self, s: Stmt, mask: Expr | None, guards: tuple[Expr, ...] = ()) -> Stmt:
+        """`s` for all lanes where `mask` holds, which is the scalar `guards` made a vector."""
         if isinstance(s, Seq):
-            return seq(*(self.stmt(c, mask) for c in s.stmts))
+            return seq(*(self.stmt(c, mask, guards) for c in s.stmts))
         if isinstance(s, If):
             cond = self.expr(s.cond, mask)
             if cond.dtype.lanes == 1:
-                return If(cond, self.stmt(s.then, mask))
-            return self.stmt(s.then, cond if mask is None else and_(mask, cond))
+                return If(cond, self.stmt(s.then, mask, guards))
+            return self.stmt(s.then, cond if mask is None else and_(mask, cond), (*guards, s.cond))
         if not isinstance(s, Store):
             return s
-        if not uses(s.indices[0], {self.var}):
-            # Every lane writes the same element: as in the loop, the last one wins; a reduction stays a scalar loop.
-            body = s if mask is None else s
-            return For(self.var, const(self.lanes), "serial", body if mask is None else If(self.scalar(mask), body))
-        index = self.index(s.indices[0], mask)
-        value = self.widen(self.expr(s.value, mask))
-        store = Store(s.buffer, (index,), value)
+        index = self.index(s.indices[0], mask) if uses(s.indices[0], {self.var}) else None
+        if index is None or (mask is not None and not _is_unit_ramp(index)):
+            # Every lane writes the same element: as in the loop, the last one wins. And there are no masked scatters.
+            return self.scalar_loop(s, guards)
+        store = Store(s.buffer, (index,), self.widen(self.expr(s.value, mask)))
         return store if mask is None else If(mask, store)
 
-    def scalar(self, mask: Expr) -> Expr:
-        """A vector condition as the scalar one it was made from (its ramp over the loop variable read back)."""
-        from_ramp = {}
-        for e in _nodes(mask):
-            if e.op == "ramp":
-                from_ramp[e] = e.args[0] + e.args[1] * self.var
-            elif e.op == "broadcast":
-                from_ramp[e] = e.args[0]
-        return _narrow(mask, from_ramp)
+    def scalar_loop(self, s: Stmt, guards: tuple[Expr, ...]) -> Stmt:
+        for cond in reversed(guards):
+            s = If(cond, s)
+        return For(self.var, const(self.lanes), "serial", s)
 
     def widen(self, e: Expr) -> Expr:
         return e if e.dtype.lanes > 1 else broadcast(e, self.lanes)
@@ -128,21 +122,13 @@ class _Vectorizer:
             inverse = ~cond if mask is None else and_(mask, ~cond)
             return select(cond, self.widen(self.expr(e.args[1], outer)), self.widen(self.expr(e.args[2], inverse)))
         args = tuple(self.expr(a, mask) for a in e.args)
+        if mask is not None and e.op in ("floordiv", "floormod") and e.dtype.is_int and args[1].op != "const":
+            # Inactive lanes divide by one: what they hold may be zero, and the machine would trap.
+            args = (args[0], select(mask, self.widen(args[1]), self.widen(const(1, args[1].dtype.scalar))))
         if any(a.dtype.lanes > 1 for a in args):
             args = tuple(self.widen(a) for a in args)
         return rebuild(e, args)
 
 
-def _nodes(e: Expr) -> list[Expr]:
-    found, stack = [], [e]
-    while stack:
-        node = stack.pop()
-        found.append(node)
-        stack.extend(node.args)
-    return found
-
-
-def _narrow(e: Expr, mapping: dict[Expr, Expr]) -> Expr:
-    if e in mapping:
-        return mapping[e]
-    return rebuild(e, tuple(_narrow(a, mapping) for a in e.args)) if e.args else e
+def _is_unit_ramp(e: Expr) -> bool:
+    return e.op == "ramp" and is_const(e.args[1], 1)

@@ -31,6 +31,7 @@ from tensorlang.ir.visitor import (
     walk_stmt,
 )
 from tensorlang.symbolic.bounds import bounds, prove
+from tensorlang.symbolic.interval import RangesLike
 from tensorlang.symbolic.region import access_region, union_region
 from tensorlang.symbolic.simplify import simplify
 
@@ -50,14 +51,14 @@ def block_reads(block: Block, buffer: Buffer) -> list[tuple[Expr, ...]]:
     return list(found)
 
 
-def required_region(body: Stmt, buffer: Buffer) -> Region | None:
-    """Per dimension (minimum, extent) of what `body` reads of `buffer`; variables bound outside stay symbols."""
+def required_region(body: Stmt, buffer: Buffer, outer: RangesLike) -> Region | None:
+    """Per dimension (minimum, extent) of what `body` reads of `buffer`; variables bound outside, by `outer`, stay symbols."""
     inner: dict[Expr, Expr | int] = {s.var: s.extent for s in walk_stmt(body) if isinstance(s, For)}
     region: Region | None = None
     for block in blocks(body):
         for index in block_reads(block, buffer):
-            touched = access_region(tuple(simplify(i, inner) for i in index), inner, buffer.shape)
-            region = touched if region is None else union_region(region, touched)
+            touched = access_region(tuple(simplify(i, inner) for i in index), inner, buffer.shape, outer)
+            region = touched if region is None else union_region(region, touched, outer)
     return region
 
 
@@ -89,11 +90,11 @@ def compute_at(func: PrimFunc, stage: str, loop: For) -> tuple[PrimFunc, list[Ex
     if not outside:
         raise ScheduleError(f"compute_at: nothing inside loop {loop.var.name} reads {stage}")
     _check_visible(func, block, loop, "compute_at")
-    region = required_region(loop.body, buffer)
+    outer: dict[Expr, Expr | int] = {f.var: f.extent for f in loops_of(loop_path(func.body, loop.var))}
+    region = required_region(loop.body, buffer, outer)
     if region is None:
         raise ScheduleError(f"compute_at: the part of {stage} that {loop.var.name} reads is unknown")
 
-    outer: dict[Expr, Expr | int] = {f.var: f.extent for f in loops_of(loop_path(func.body, loop.var))}
     spatial = [it for it in block.iters if it.kind == "spatial"]
     new_loops: list[tuple[Expr, Expr]] = []
     iters: list[Iter] = []

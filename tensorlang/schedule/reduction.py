@@ -156,7 +156,7 @@ def decompose_reduction(func: PrimFunc, stage: str, loop: For) -> tuple[PrimFunc
         raise ScheduleError(f"decompose_reduction: {loop.var.name} is not around {stage}")
     buffer = init_store(block).buffer
     if any(isinstance(s, Allocate) and s.buffer is buffer for s in walk_stmt(loop)):
-        raise ScheduleError(f"decompose_reduction: {buffer.name} is private to an iteration of {loop.var.name}; go further inside")
+        raise ScheduleError(f"decompose_reduction: {buffer.name} is private to an iteration of {loop.var.name}")
     reduce_vars = reduce_loop_vars(block)
     if outside := [f.var.name for f in loops[:at] if f.var in reduce_vars]:
         raise ScheduleError(f"decompose_reduction: the reduction loop {outside[0]} is outside of {loop.var.name}")

@@ -1,0 +1,42 @@
+"""The default schedule of a random program computes what the program means."""
+
+from __future__ import annotations
+
+from hypothesis import given, note
+
+from tensorlang.build import schedule_of
+from tensorlang.schedule import Schedule
+from tensorlang.schedule.rules import Machine
+from tests.fuzz import oracle
+from tests.fuzz.programs import Program, programs
+from tests.symbolic.strategies import examples
+
+MACHINES = (Machine(64, 32), Machine(32, 16), Machine(16, 16, threads=1))
+
+
+def scheduled(program: Program, machine: Machine | None = None) -> Schedule:
+    s = schedule_of(program.func, machine=machine)
+    note(f"{s.trace}\n{s}")
+    return s
+
+
+@examples(40)
+@given(programs())
+def test_scheduled_and_lowered_as_each_machine_would(program):
+    expected = oracle.interpreted(program)
+    for machine in MACHINES:
+        s = scheduled(program, machine)
+        oracle.check_interpreted(program, s, expected)
+        oracle.check_lowered(program, s, expected)
+
+
+@examples(30)
+@given(programs())
+def test_as_plain_python(program):
+    oracle.check_plain(program, scheduled(program), oracle.interpreted(program))
+
+
+@examples(12)
+@given(programs())
+def test_as_machine_code(program):
+    oracle.check_native(program, scheduled(program), oracle.interpreted(program))
