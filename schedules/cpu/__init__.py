@@ -25,7 +25,7 @@ def schedule(s: Schedule, machine: Machine) -> None:
     done: set[str] = set()
     for stage in list(s.stages):
         if stage.name not in done and s.block(stage).init is not None:
-            done |= schedule_tile(s, stage, machine)
+            done |= schedule_tile(s, stage, machine, done)
     for stage in list(s.stages):
         if stage.name not in done:
             schedule_elementwise(s, stage, machine)

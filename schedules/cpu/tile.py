@@ -7,6 +7,7 @@ row, each column operand loaded once per tile column. Constant operands are pack
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from math import ceil
 
@@ -34,8 +35,8 @@ from .elementwise import schedule_elementwise
 LONG_REDUCTION = 64  # iterations of a tile's reduction from which the cost of finding the tile does not matter
 
 
-def schedule_tile(s: Schedule, stage: Stage, machine: Machine) -> set[str]:
-    """Schedule one reduction with its epilogue; returns the names of the stages that are done."""
+def schedule_tile(s: Schedule, stage: Stage, machine: Machine, before: Collection[str] = ()) -> set[str]:
+    """Schedule one reduction with its epilogue; returns the names of the stages that are done, as those named `before` are."""
     output = _epilogue(s, stage)
     if output is None:
         name = stage.name
@@ -64,6 +65,7 @@ def schedule_tile(s: Schedule, stage: Stage, machine: Machine) -> set[str]:
         inner.append(row_i)
     reuse = is_contraction(block)
     band: list[Loop] = []
+    inputs: list[Stage] = []
     inner += [column_i] if column_i is not None else []
     tail = [row_o] if row_o is not None else []
     if reuse:
@@ -76,7 +78,8 @@ def schedule_tile(s: Schedule, stage: Stage, machine: Machine) -> set[str]:
             row_o = None
     else:
         # Nothing is read twice but by neighbouring windows: go through memory once, a band of rows at a time.
-        band = _split_band(s, stage, output, outer, machine)
+        inputs = _materialised_inputs(s, stage, before)
+        band = _split_band(s, inputs, output, outer, machine)
         output.reorder(*outer, *band, column_o, *tail, *inner)
         around = outer if band or _iterations(s, outer) >= 4 * machine.threads else [*outer, column_o]
     at = output.fuse(*around) if len(around) > 1 else around[0]
@@ -87,22 +90,20 @@ def schedule_tile(s: Schedule, stage: Stage, machine: Machine) -> set[str]:
         _, lane = output.split(column_i, tile.lanes)
         output.vectorize(lane)
     if not reuse and band:
-        done |= _compute_inputs_at(s, stage, output, at, machine)
+        done |= _compute_inputs_at(s, inputs, output, at, machine)
     if worth_parallel(amount):
         output.parallel(at)
     return done
 
 
-def _split_band(s: Schedule, stage: Stage, output: Stage, outer: list[Loop], machine: Machine) -> list[Loop]:
-    """Split the innermost of `outer` into bands of rows whose padded input fits the second-level cache."""
-    if not outer or not _materialised_inputs(s, stage):
+def _split_band(s: Schedule, inputs: list[Stage], output: Stage, outer: list[Loop], machine: Machine) -> list[Loop]:
+    """Split the innermost of `outer` into bands of rows whose padded `inputs` fit the second-level cache."""
+    if not outer or not inputs:
         return []
     rows = s.extent(outer[-1])
-    if rows.op != "const":
+    if rows.op != "const" or rows.value == 1:
         return []
-    width = sum(
-        store_of(s.block(p)).buffer.dtype.nbytes * _row_elements(s.block(p)) for p in _materialised_inputs(s, stage)
-    )
+    width = sum(store_of(s.block(p)).buffer.dtype.nbytes * _row_elements(s.block(p)) for p in inputs)
     budget = max(1, machine.l2_bytes // (4 * max(width, 1)))
     sizes = [n for n in range(1, rows.value + 1) if rows.value % n == 0 and n <= budget]
     enough = [n for n in sizes if rows.value // n >= 4 * machine.threads] or sizes[:1]
@@ -128,22 +129,23 @@ def _row_elements(block: Block) -> int:
     return total
 
 
-def _materialised_inputs(s: Schedule, stage: Stage) -> list[Stage]:
-    """Injective stages that only `stage` reads (padding, above all)."""
+def _materialised_inputs(s: Schedule, stage: Stage, done: Collection[str]) -> list[Stage]:
+    """Injective stages that only `stage` reads (padding, above all), and that are not scheduled yet."""
     read = {e.value for e in loads(source_of(s.block(stage)))}
     return [
         p
         for p in s.stages
-        if not is_reduction(s.block(p))
+        if p.name not in done
+        and not is_reduction(s.block(p))
         and store_of(s.block(p)).buffer in read
         and [r.name for r in readers_of(s, store_of(s.block(p)).buffer)] == [stage.name]
     ]
 
 
-def _compute_inputs_at(s: Schedule, stage: Stage, output: Stage, at: Loop, machine: Machine) -> set[str]:
+def _compute_inputs_at(s: Schedule, inputs: list[Stage], output: Stage, at: Loop, machine: Machine) -> set[str]:
     """Make the stage's private inputs band by band, just before they are read."""
     done = set()
-    for p in _materialised_inputs(s, stage):
+    for p in inputs:
         p.compute_at(output, at)
         schedule_elementwise(s, p, machine, parallel=False)
         done.add(p.name)

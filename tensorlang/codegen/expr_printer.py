@@ -17,6 +17,8 @@ _RENAMED = {
     "arcsin": "asin", "arccos": "acos", "arctan": "atan", "arcsinh": "asinh", "arccosh": "acosh", "arctanh": "atanh",
 }  # fmt: skip
 _ATOM = 12
+# Numba computes these in i64 when integers are narrower: the result is cut back to its own type, so that it wraps.
+_WIDENED = frozenset(["add", "sub", "mul", "floordiv", "floormod", "neg", "call"])
 
 
 class ExprPrinter:
@@ -41,7 +43,12 @@ class ExprPrinter:
         """`e` as text, in parentheses if it binds weaker than `level`."""
         if (held := self.bound.get(e)) is not None:
             return held
-        text, mine = self._vector(e) if e.dtype.lanes > 1 else self._scalar(e)
+        if e.dtype.lanes > 1:
+            text, mine = self._vector(e)
+        else:
+            text, mine = self._scalar(e)
+            if e.op in _WIDENED and e.dtype.is_int and e.dtype.bits < 64:
+                text, mine = f"{e.dtype}({text})", _ATOM
         return f"({text})" if mine < level else text
 
     # -- scalars ---------------------------------------------------------------------------------------------------

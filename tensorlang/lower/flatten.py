@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tensorlang.ir.buffer import Buffer
 from tensorlang.ir.expr import Expr, const, load
 from tensorlang.ir.stmt import Allocate, For, PrimFunc, Stmt, Store
@@ -15,7 +17,7 @@ def flatten_buffers(func: PrimFunc) -> PrimFunc:
 
     def flattened(buffer: Buffer) -> Buffer:
         if buffer not in flat:
-            flat[buffer] = buffer.with_(shape=(_size(buffer.shape),))
+            flat[buffer] = buffer if buffer.ndim == 1 else buffer.with_(shape=(_size(buffer.shape),))
         return flat[buffer]
 
     def on_expr(e: Expr) -> Expr | None:
@@ -25,14 +27,15 @@ def flatten_buffers(func: PrimFunc) -> PrimFunc:
 
     def on_stmt(s: Stmt) -> Stmt | None:
         if isinstance(s, Store):
-            return Store(flattened(s.buffer), (flat_index(s.buffer.shape, s.indices, ranges),), s.value)
-        if isinstance(s, Allocate):
+            buffer, indices = flattened(s.buffer), (flat_index(s.buffer.shape, s.indices, ranges),)
+            return s if buffer is s.buffer and indices == s.indices else Store(buffer, indices, s.value)
+        if isinstance(s, Allocate) and flattened(s.buffer) is not s.buffer:
             return Allocate(flattened(s.buffer), s.body)
         return None
 
     body = rewrite_stmt(map_exprs(func.body, lambda e: rewrite(e, on_expr)), on_stmt)
     params = tuple(flattened(p) if isinstance(p, Buffer) else p for p in func.params)
-    return type(func)(func.name, params, body, func.num_outputs, func.attrs)
+    return func if params == func.params and body is func.body else replace(func, params=params, body=body)
 
 
 def flat_index(shape: tuple[Expr, ...], index: tuple[Expr, ...], ranges: dict[Expr, Expr | int]) -> Expr:

@@ -16,6 +16,7 @@ from tensorlang.symbolic.region import access_region, union_region
 from tensorlang.symbolic.simplify import simplify
 
 STACK_BYTES = 32 * 1024  # what one iteration may keep on its thread's stack
+LARGEST_BYTES = 256 * 1024 * 1024  # what one iteration may keep at all
 
 
 def narrow_buffers(func: PrimFunc) -> PrimFunc:
@@ -54,6 +55,8 @@ def _shrink(buffer: Buffer, body: Stmt, outer: dict[Expr, Expr | int]) -> Stmt:
     size = buffer.dtype.nbytes
     for d in shape:
         size *= d.value
+    if size > LARGEST_BYTES:  # a bound that says nothing, such as that of min(n, 10**9)
+        return Allocate(buffer, body)
     new = Buffer(buffer.name, shape, buffer.dtype, "local" if size <= STACK_BYTES else buffer.scope)
 
     def move(index: tuple[Expr, ...]) -> tuple[Expr, ...]:

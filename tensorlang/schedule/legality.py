@@ -8,7 +8,7 @@ preserves all dependences preserves the meaning). Accumulations of one reduction
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tensorlang.ir.buffer import Buffer
@@ -267,7 +267,7 @@ def check_compute_at(func: PrimFunc, stage: str, loop: For) -> Verdict:
 def check_covered(func: PrimFunc, path: Sequence[Stmt], buffer: Buffer) -> Verdict:
     """Whether every element of `buffer` that one execution of the statement at the end of `path` reads, it also writes."""
     found = [a for a in accesses(path) if a.buffer is buffer]
-    writes = [a for a in found if a.write]
+    writes = [_at_first_point(a) for a in found if a.write]
     shared = [f.var for f in loops_of(path)]
     doubt: Verdict | None = None
     for read in found:
@@ -282,6 +282,14 @@ def check_covered(func: PrimFunc, path: Sequence[Stmt], buffer: Buffer) -> Verdi
             reason = f"{read.stage} reads {where}, which is not computed there"
             return Verdict("refuted", reason, None, "", (read.block,) if read.block else ())
     return doubt or PROVED
+
+
+def _at_first_point(write: Access) -> Access:
+    """`write` as the initialisation of its reduction, which happens (once lowered) even where nothing is accumulated."""
+    if write.block is None or write.block.init is None:
+        return write
+    driven = reduce_loop_vars(write.block)
+    return replace(write, loops=tuple((v, const(1) if v in driven else e) for v, e in write.loops))
 
 
 def report(func: PrimFunc, step: Any, verdict: Verdict) -> str:
