@@ -116,7 +116,7 @@ def _partial(s: Schedule, stage: Stage, loop: Loop, machine: Machine) -> None:
     size = s.extent(loop)
     if size.op == "const" and size.value < lanes:
         return
-    width = 4 * lanes if size.op == "const" and size.value % (4 * lanes) == 0 and size.value >= 8 * lanes else lanes
+    width = 4 * lanes if size.op != "const" or size.value >= 8 * lanes else lanes
     _, inner = stage.split(loop, width)
     part = stage.rfactor(inner, factor_axis=-1)
     lane = part.axis[-1]

@@ -8,8 +8,8 @@ from tensorlang.build import schedule_of
 from tensorlang.schedule import Schedule
 from tensorlang.schedule.rules import Machine
 from tests.fuzz import oracle
+from tests.fuzz.budget import examples
 from tests.fuzz.programs import Program, programs
-from tests.symbolic.strategies import examples
 
 MACHINES = (Machine(64, 32), Machine(32, 16), Machine(16, 16, threads=1))
 
@@ -36,7 +36,7 @@ def test_as_plain_python(program):
     oracle.check_plain(program, scheduled(program), oracle.interpreted(program))
 
 
-@examples(12)
+@examples(12, share=10)
 @given(programs())
 def test_as_machine_code(program):
     oracle.check_native(program, scheduled(program), oracle.interpreted(program))

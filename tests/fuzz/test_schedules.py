@@ -7,9 +7,9 @@ from hypothesis import given, note, strategies as st
 from tensorlang.build import build
 from tensorlang.schedule import Schedule
 from tests.fuzz import oracle
+from tests.fuzz.budget import examples
 from tests.fuzz.programs import programs
 from tests.fuzz.steps import random_steps
-from tests.symbolic.strategies import examples
 
 
 @examples(60)
@@ -32,7 +32,7 @@ def test_emitted_text_run_as_plain_python_keeps_their_meaning(program, data):
     oracle.check_plain(program, s, oracle.interpreted(program))
 
 
-@examples(12)
+@examples(12, share=10)
 @given(programs(), st.data())
 def test_machine_code_keeps_their_meaning(program, data):
     s = Schedule(program.func)

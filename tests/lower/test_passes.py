@@ -7,7 +7,6 @@ import pytest
 
 from tensorlang.ir import interp
 from tensorlang.ir.parser import parse_func
-from tensorlang.ir.stmt import PrimFunc
 from tensorlang.ir.verify import verify
 from tensorlang.lower import PASSES, lower
 from tensorlang.lower.prepare import split_preparation
