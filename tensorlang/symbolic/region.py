@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tensorlang.ir.expr import Expr, const, maximum, minimum
+from tensorlang.ir.visitor import walk
 from tensorlang.symbolic.affine import constant_value, plus, polynomial
 from tensorlang.symbolic.bounds import Unbounded, bounds
 from tensorlang.symbolic.interval import RangesLike, as_ranges
@@ -28,7 +29,8 @@ def access_region(
     The extent is constant where a constant bounds it.
 
     Args:
-        shape: the buffer's shape: the whole dimension is the answer where an index has no bounds (gathered indices).
+        shape: the buffer's shape: the whole dimension is the answer where an index has no bounds, or is itself read from
+            memory (gathers).
         outer: what is known of other symbols (their extents), to prove more.
 
     Raises:
@@ -38,6 +40,8 @@ def access_region(
     region: Region = []
     for dim, index in enumerate(indices):
         try:
+            if any(e.op == "load" for e in walk(index)):  # memory may change between accesses
+                raise Unbounded(f"{index} is read from memory")
             low, high = bounds(simplify(index, known), inner)
         except Unbounded:
             if shape is None:

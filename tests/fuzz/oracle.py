@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from hypothesis import reject
 
 from tensorlang.build import Kernel, build, lower_kernel, prepare
 from tensorlang.config import Settings
@@ -28,6 +29,14 @@ def interpreted(program: Program, func: PrimFunc | None = None, order: str = "as
 def sizes(program: Program, func: PrimFunc) -> list[int]:
     """The values of the size variables of `func`, in order."""
     return [program.symbols[v] for v in func.size_vars]
+
+
+def meaning(program: Program) -> list[np.ndarray]:
+    """The outputs of `program` as it was written; a program that divides by an empty dimension has none."""
+    try:
+        return interpreted(program)
+    except interp.ExecutionError:
+        reject()
 
 
 def assert_same(program: Program, found: Sequence[np.ndarray], expected: Sequence[np.ndarray], what: str) -> None:

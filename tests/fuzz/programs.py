@@ -71,7 +71,7 @@ class Program:
 @st.composite
 def programs(draw: Draw, symbolic: bool = True) -> Program:
     """One to four stages, one or two outputs; without `symbolic`, all sizes are constants."""
-    symbols = [Dim(n, var(name)) for name, n in (("M", draw(st.sampled_from(SIZES))), ("N", draw(st.sampled_from(SIZES))))]
+    symbols = [Dim(draw(st.sampled_from((*SIZES, 0))), var(name)) for name in "MN"]
     use_symbols = symbolic and draw(st.integers(0, 3)) == 0
 
     def size() -> Dim:
@@ -81,6 +81,7 @@ def programs(draw: Draw, symbolic: bool = True) -> Program:
         return Dim(n, n)
 
     seed = draw(st.integers(0, 7))
+    special = draw(st.integers(0, 4)) == 0
     rng = np.random.default_rng(seed)
     sources: list[Source] = []
     arrays: list[np.ndarray] = []
@@ -90,7 +91,7 @@ def programs(draw: Draw, symbolic: bool = True) -> Program:
         while prod(d.size for d in dims) > POINTS:
             dims = dims[1:]
         tensor = te.placeholder(tuple(d.text for d in dims), kind, name="xwz"[n])
-        arrays.append(_numbers(rng, tensor, tuple(d.size for d in dims)))
+        arrays.append(_numbers(rng, tensor, tuple(d.size for d in dims), special))
         sources.append(Source(tensor, dims, _input_element(tensor)))
     inputs = [s.tensor for s in sources]
     bound = {id(d) for s in sources for d in s.dims}
@@ -98,7 +99,7 @@ def programs(draw: Draw, symbolic: bool = True) -> Program:
     use_symbols = bool(symbols)
     stages: list[Source] = []
     for n in range(draw(st.sampled_from((2, 1, 3, 4)))):
-        made = _stage(draw, "abcd"[n], [*sources, *stages], size)
+        made = _stage(draw, "abcd"[n], [*sources, *stages], size, special)
         stages.append(made)
     used = set(te.stages_of([stages[-1].tensor]))
     outputs = [s for s in stages if s is stages[-1] or s.tensor not in used]
@@ -113,13 +114,15 @@ def programs(draw: Draw, symbolic: bool = True) -> Program:
     )
 
 
-def _numbers(rng: np.random.Generator, tensor: Tensor, shape: tuple[int, ...]) -> np.ndarray:
+def _numbers(rng: np.random.Generator, tensor: Tensor, shape: tuple[int, ...], special: bool) -> np.ndarray:
     dtype = tensor.dtype.numpy
     if tensor.dtype.is_bool:
         return rng.integers(0, 2, shape).astype(dtype)
     if tensor.dtype.is_int:
         return rng.integers(-9, 10, shape).astype(dtype)
-    return (rng.integers(-8, 9, shape) / 4).astype(dtype)  # exact in any arithmetic on them
+    exact = (rng.integers(-8, 9, shape) / 4).astype(dtype)  # in any arithmetic on them
+    strange = rng.choice(np.array([np.nan, np.inf, -np.inf, -0.0], dtype), shape)
+    return np.where(rng.random(shape) < 0.1, strange, exact) if special else exact
 
 
 def _input_element(tensor: Tensor) -> Value:
@@ -129,7 +132,7 @@ def _input_element(tensor: Tensor) -> Value:
     return Value(e, 9.0, 1.0) if tensor.dtype.is_int else Value(e, 2.0, 0.25)
 
 
-def _stage(draw: Draw, name: str, sources: list[Source], size: Callable[[], Dim]) -> Source:
+def _stage(draw: Draw, name: str, sources: list[Source], size: Callable[[], Dim], special: bool) -> Source:
     dims = tuple(_like(draw, sources, size) for _ in range(draw(st.integers(0 if len(sources) > 1 else 1, 3))))
     reduced: tuple[Dim, ...] = ()
     if draw(st.booleans()):
@@ -142,15 +145,15 @@ def _stage(draw: Draw, name: str, sources: list[Source], size: Callable[[], Dim]
 
     def body(*index: Expr) -> Expr:
         space = [*zip(index, dims, strict=True), *zip(axes, reduced, strict=True)]
-        scalar = _Scalars(draw, sources, space)
-        result = values.cast(scalar.read(sources[-1], wanted), wanted) or values.constant(draw, wanted)
+        scalar = _Scalars(draw, sources, space, special)
+        result = scalar.cast(scalar.read(sources[-1], wanted), wanted)
         if draw(st.integers(0, 3)):
             join = values.logical if wanted == "bool" else values.binary
             result = join(draw, result, scalar.typed(wanted, 2))
         result = values.clamp(result)
         if axes:
             if result.dtype.is_bool:
-                result = values.cast(result, "i32") or result
+                result = scalar.cast(result, "i32")
             result = values.reduce(draw, result, axes, prod(d.size for d in reduced))
         element.append(result)
         return result.expr
@@ -177,17 +180,19 @@ def _like(draw: Draw, sources: list[Source], size: Callable[[], Dim]) -> Dim:
 class _Scalars:
     """Expressions of one stage's point."""
 
-    def __init__(self, draw: Draw, sources: list[Source], space: list[tuple[Expr, Dim]]):
+    def __init__(self, draw: Draw, sources: list[Source], space: list[tuple[Expr, Dim]], special: bool):
         self.draw, self.sources, self.space = draw, sources, space
+        self.special = special  # there are NaN and infinities, which no integer can hold
+
+    def cast(self, v: Value, want: str) -> Value:
+        """`v` as type `want`, or else a constant."""
+        if self.special and v.dtype.is_float and want not in values.EPS:
+            return values.constant(self.draw, want)
+        return values.cast(v, want) or values.constant(self.draw, want)
 
     def typed(self, want: str, depth: int) -> Value:
         """An expression of type `want`."""
-        v = self.any(want, depth)
-        if v.dtype.name == want:
-            return v
-        if (converted := values.cast(v, want)) is not None:
-            return converted
-        return values.constant(self.draw, want)
+        return self.cast(self.any(want, depth), want)
 
     def any(self, want: str, depth: int) -> Value:
         """An expression, if possible of type `want`."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from hypothesis import strategies as st
 
 from tensorlang.errors import ScheduleError
+from tensorlang.ir.expr import var
 from tensorlang.ir.tree import written_buffer
 from tensorlang.ir.verify import verify
 from tensorlang.schedule import Loop, Schedule, Stage
@@ -69,8 +70,7 @@ class _Step:
         loops = stage.loops
         if not loops or self.draw(st.integers(0, 15)) == 0:
             if not self.handles:
-                raise_later = Loop(self.s.func.body, "none")  # type: ignore[arg-type]
-                return raise_later
+                return Loop(var("none"), "none")
             return self.draw(st.sampled_from(self.handles))
         return self.draw(st.sampled_from(loops))
 
@@ -141,13 +141,14 @@ class _Step:
         return lambda: stage.compute_inline()
 
     def cache_read(self) -> Callable[[], object]:
-        names = [*(b.name for b in self.s.func.buffers), *(stage.name for stage in self.s.stages)]
-        name, scope = self.draw(st.sampled_from(names)), self.draw(st.sampled_from(SCOPES))
-        reading = [b.name for b in readers(self.s.func, self.s._buffer(name, "cache_read"))]
+        written = [written_buffer(self.s.block(stage)) for stage in self.s.stages]
+        buffer = self.draw(st.sampled_from([*self.s.func.buffers, *written]))
+        scope = self.draw(st.sampled_from(SCOPES))
+        reading = [b.name for b in readers(self.s.func, buffer)]
         chosen: list[object] = []
         if self.draw(st.booleans()):
             chosen = [self.draw(st.sampled_from(reading)) if reading and self.draw(st.integers(0, 7)) else self.stage()]
-        return lambda: self.s.cache_read(name, scope, chosen)
+        return lambda: self.s.cache_read(buffer.name, scope, chosen)
 
     def cache_write(self) -> Callable[[], object]:
         stage, scope = self.stage(), self.draw(st.sampled_from(SCOPES))

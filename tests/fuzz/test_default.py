@@ -23,7 +23,7 @@ def scheduled(program: Program, machine: Machine | None = None) -> Schedule:
 @examples(40)
 @given(programs())
 def test_scheduled_and_lowered_as_each_machine_would(program):
-    expected = oracle.interpreted(program)
+    expected = oracle.meaning(program)
     for machine in MACHINES:
         s = scheduled(program, machine)
         oracle.check_interpreted(program, s, expected)
@@ -33,10 +33,10 @@ def test_scheduled_and_lowered_as_each_machine_would(program):
 @examples(30)
 @given(programs())
 def test_as_plain_python(program):
-    oracle.check_plain(program, scheduled(program), oracle.interpreted(program))
+    oracle.check_plain(program, scheduled(program), oracle.meaning(program))
 
 
 @examples(12, share=10)
 @given(programs())
 def test_as_machine_code(program):
-    oracle.check_native(program, scheduled(program), oracle.interpreted(program))
+    oracle.check_native(program, scheduled(program), oracle.meaning(program))

@@ -18,7 +18,7 @@ def test_scheduled_and_lowered_programs_keep_their_meaning(program, data):
     s = Schedule(program.func)
     random_steps(data.draw, s)
     note(f"{s.trace}\n{s}")
-    expected = oracle.interpreted(program)
+    expected = oracle.meaning(program)
     oracle.check_interpreted(program, s, expected)
     oracle.check_lowered(program, s, expected)
 
@@ -29,7 +29,7 @@ def test_emitted_text_run_as_plain_python_keeps_their_meaning(program, data):
     s = Schedule(program.func)
     random_steps(data.draw, s)
     note(f"{s.trace}\n{s}")
-    oracle.check_plain(program, s, oracle.interpreted(program))
+    oracle.check_plain(program, s, oracle.meaning(program))
 
 
 @examples(12, share=10)
@@ -38,7 +38,7 @@ def test_machine_code_keeps_their_meaning(program, data):
     s = Schedule(program.func)
     random_steps(data.draw, s)
     note(f"{s.trace}\n{s}")
-    oracle.check_native(program, s, oracle.interpreted(program))
+    oracle.check_native(program, s, oracle.meaning(program))
 
 
 @examples(30)
