@@ -63,6 +63,19 @@ def test_awkward_names_run():
     check(func, lambda x, y: x - y)
 
 
+def test_names_that_numba_would_confuse():
+    """`i1` read at bytecode offset 24 and `i` at offset 124: a kernel that did not compile."""
+    x = te.placeholder((13,), name="x")
+    a = te.compute((13, 5), lambda i0, i1: x[i0] + 0.0, name="a")
+    r = te.reduce_axis(11, "r0")
+    b = te.compute((7,), lambda i: te.sum(a[r, 0], axis=r), name="b")
+    for first in range(1, 4):  # other text moves the offsets
+        s = Schedule(te.create_prim_func("f", [x], [b]))
+        s["b"].split(s["b"].reduce_axis[0], first)
+        s["b"].rfactor(s["b"].loops[-1], 0)
+        check(s, lambda x: np.full(7, x[:11].sum()))
+
+
 # -- expressions ---------------------------------------------------------------------------------------------------
 
 

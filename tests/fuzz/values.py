@@ -196,5 +196,7 @@ def reduce(draw: Draw, source: Value, axes: list[Expr], points: int) -> Value:
     if kind == "sum":
         total = Value(e, source.bound * points, source.step, source.error * points)
         return total.rounded(points)
+    if source.dtype.is_int:
+        return Value(e, 2.0 ** (source.dtype.bits - 1), 1.0)  # it may wrap
     high = max(1.0, source.bound) ** points
     return Value(e, high, source.step**points if source.step else 0.0, high * points * source.error).rounded(points)

@@ -5,12 +5,15 @@
 2. Constant-trip loops over a local array are marked to be unrolled in full: only then are its elements at constant
    places, and become registers. LLVM's own limit would stop at about eight accumulators.
 3. `x += y` becomes `x = x + y`: vectors know only the operators proper.
+4. Local names get a final `_` where they end in a digit: numba calls the value of `i1` at bytecode offset 24, and that of `i`
+   at offset 124, both `$i124`.
 """
 
 from __future__ import annotations
 
 import ast
 import copy
+import re
 
 UNROLL_MARK = "_unroll"  # a call of this name at a loop's end; the front end turns it into loop metadata
 MAX_UNROLLED = 1024  # statements that one nest may become
@@ -21,7 +24,29 @@ def rewrite_loops(tree: ast.Module) -> ast.Module:
     for statement in tree.body:
         if isinstance(statement, ast.FunctionDef):
             _Rewriter(_local_arrays(statement)).visit(statement)
+            _end_names_without_digits(statement)
     return ast.fix_missing_locations(tree)
+
+
+def _end_names_without_digits(function: ast.FunctionDef) -> None:
+    arguments = function.args.args
+    local = {a.arg for a in arguments} | _assigned(function.body)
+    renamed: dict[str, str] = {}
+    for name in sorted(n for n in local if n[-1].isdigit()):
+        new = f"{name}_"
+        while new in local:
+            new += "_"
+        local.add(new)
+        renamed[name] = new
+    for a in arguments:
+        a.arg = renamed.get(a.arg, a.arg)
+    for node in ast.walk(function):
+        if isinstance(node, ast.Name):
+            node.id = renamed.get(node.id, node.id)
+    for decorator in function.decorator_list:
+        for node in ast.walk(decorator):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):  # the signature names the parameters too
+                node.value = re.sub(r"\w+", lambda word: renamed.get(word[0], word[0]), node.value)
 
 
 def _local_arrays(function: ast.FunctionDef) -> frozenset[str]:
@@ -54,7 +79,7 @@ class _Rewriter(ast.NodeTransformer):
         before: list[ast.stmt] = []
         if not isinstance(stop, ast.Constant) and not (isinstance(stop, ast.Name) and stop.id not in changed):
             self.fresh += 1
-            name = f"_stop_{self.fresh}"
+            name = f"_stop_{self.fresh}_"
             before.append(ast.Assign([ast.Name(name, ast.Store())], stop))
             stop = ast.Name(name, ast.Load())
         before.append(ast.Assign([ast.Name(target, ast.Store())], start))

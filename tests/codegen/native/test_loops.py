@@ -25,7 +25,7 @@ def test_updates_become_assignments():
 
 def test_a_bound_is_evaluated_once():
     text = rewritten("def f(n):\n    for i in range(n, n * 2):\n        n = g(i)\n")
-    assert text.splitlines()[1:4] == ["    _stop_1 = n * 2", "    i = n", "    while i < _stop_1:"]
+    assert text.splitlines()[1:4] == ["    _stop_1_ = n * 2", "    i = n", "    while i < _stop_1_:"]
 
 
 def test_a_tile_loop_is_marked_for_unrolling():
@@ -69,3 +69,10 @@ def test_the_meaning_stays(name):
         namespace["f"](6, out)
         results.append(out)
     assert results[0] == results[1]
+
+
+def test_local_names_do_not_end_in_a_digit():
+    # numba would call the values of `i` and `i1`, at offsets 124 and 24 of the bytecode, both `$i124`
+    assert rewritten("def f(x0, x0_):\n    t1 = f32(x0)\n    g1(t1, x0_)\n") == (
+        "def f(x0__, x0_):\n    t1_ = f32(x0__)\n    g1(t1_, x0_)"
+    )
