@@ -54,6 +54,11 @@ def rfactor(func: PrimFunc, stage: str, loop: For, factor_axis: int) -> tuple[Pr
     spatial_vars = {v for it in block.iters if it.kind == "spatial" for v in free_vars(it.binding)}
     if mixed := [v.name for v in reduce_loops if v in spatial_vars]:
         raise ScheduleError(f"rfactor: loop {mixed[0]} runs over output elements and the reduction of {stage} at once")
+    own = {f.var for f in nest}
+    if shared := [v.name for v in reduce_loops if v not in own]:
+        raise ScheduleError(
+            f"rfactor: other stages are computed inside the reduction loop {shared[0]} of {stage}; rfactor before compute_at"
+        )
     part_var = var(f"v{loop.var.name}")
     iters: list[Iter] = []
     mapping: dict[Expr, Expr] = {}

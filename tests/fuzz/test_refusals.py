@@ -230,6 +230,15 @@ def test_rfactor_after_the_initialisation_was_split_off():
     refused(s, lambda: s["y"].rfactor(s["y"].reduce_axis[0]), "split off already")
 
 
+def test_rfactor_of_a_reduction_loop_that_holds_another_stage():
+    s = dense()
+    y = s["y"]
+    outer, inner = y.split(y.reduce_axis[0], 4)
+    copy = s.cache_read("x", "global", [y])
+    copy.compute_at(y, outer)
+    refused(s, lambda: s["y"].rfactor(inner), "other stages are computed inside the reduction loop")
+
+
 def test_decompose_inside_the_reduction():
     s = dense()
     y = s["y"]
