@@ -171,7 +171,16 @@ def fma(a: ExprLike, b: ExprLike, c: ExprLike) -> Expr:
 
 
 def if_then_else(cond: ExprLike, a: ExprLike, b: ExprLike) -> Expr:
-    """`a` where `cond` holds, else `b`; the other arm is not evaluated, so it may read out of bounds."""
+    """`a` where `cond` holds, else `b`; the other arm is not evaluated, so it may read out of bounds.
+
+    Raises:
+        TypeCheckError: `cond` is a Python bool. `x[i] == 0` is one: on expressions, == compares identity.
+    """
+    if isinstance(cond, bool | np.bool_):
+        fail(
+            "te.if_then_else: the condition is a Python bool, decided while the program is built; compare elements with "
+            "te.equal / te.not_equal, and choose by a constant with Python's own `a if c else b`"
+        )
     return expr.select(cond, a, b)
 
 

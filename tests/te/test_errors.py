@@ -192,3 +192,9 @@ def test_unresolvable_annotation():
     f.__annotations__["x"] = "te.nothing['N']"
     with pytest.raises(TypeCheckError, match=r"f: the annotation of x, .* cannot be resolved"):
         te.compute(f)
+
+
+def test_a_condition_that_python_decided_is_refused():
+    x = te.placeholder((4,), name="x")
+    with pytest.raises(TypeCheckError, match=r"te\.not_equal"):
+        te.compute((4,), lambda i: te.if_then_else(x[i] != 0, 1.0, 2.0))
