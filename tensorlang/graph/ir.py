@@ -12,7 +12,7 @@ they are known that way.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -185,7 +185,3 @@ def constant(array: np.ndarray, name: str = "const") -> Value:
 def dim(name: str) -> Expr:
     """A fresh symbolic dimension."""
     return var(name)
-
-
-def consumers_in_order(nodes: Sequence[Node]) -> dict[Node, int]:
-    return {node: index for index, node in enumerate(nodes)}

@@ -237,7 +237,3 @@ def _component(e: Expr, own: tuple[Expr, ...]) -> tuple[Expr, str, Expr]:
     if e.op in ("floordiv", "floormod") and e.args[0] in own and e.args[1].op == "const":
         return e.args[0], "div" if e.op == "floordiv" else "mod", e.args[1]
     raise ScheduleError(f"transform_layout: {e} is none of: an old index v, v // c, v % c")
-
-
-def stages_of(func: PrimFunc) -> list[str]:
-    return [s.name for s in walk_stmt(func.body) if isinstance(s, Block)]
