@@ -1,0 +1,12 @@
+"""Handles to stages: `Stage` joins the families of primitives."""
+
+from __future__ import annotations
+
+from tensorlang.schedule.handles.loops import LoopPrimitives
+from tensorlang.schedule.handles.memory import MemoryPrimitives
+from tensorlang.schedule.handles.placement import PlacementPrimitives
+from tensorlang.schedule.handles.reductions import ReductionPrimitives
+
+
+class Stage(LoopPrimitives, PlacementPrimitives, MemoryPrimitives, ReductionPrimitives):
+    """A handle to a stage of the program. Its methods are the primitives; loops are passed as handles."""
