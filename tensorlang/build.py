@@ -26,7 +26,7 @@ from tensorlang.lower import Stage as LoweringStage, lower
 from tensorlang.lower.prepare import split_preparation
 from tensorlang.runtime import context
 from tensorlang.runtime.cache import ContentCache
-from tensorlang.runtime.loader import Library, check_status, load_object
+from tensorlang.runtime.loader import Library, check_status, load_library
 from tensorlang.schedule import ProofEntry, Schedule
 from tensorlang.schedule.rules import Machine, default_rule
 
@@ -56,7 +56,7 @@ class LoweredKernel:
 
 
 def compile_source(
-    source: str, target: CpuTarget | None = None, emit: str = "object", settings: Settings | None = None
+    source: str, target: CpuTarget | None = None, emit: str = "library", settings: Settings | None = None
 ) -> bytes:
     """Compile an emitted module, or find it in the cache; arguments and errors as for `codegen.native.compile_source`.
 
@@ -66,9 +66,9 @@ def compile_source(
     return native.compile_source(source, target, emit, _store(settings))
 
 
-def pool_object(target: CpuTarget | None = None, settings: Settings | None = None) -> bytes:
-    """Object file of the thread pool's native half, for `runtime.context.install`."""
-    return native.pool_object(target, _store(settings))
+def pool_library(target: CpuTarget | None = None, settings: Settings | None = None) -> bytes:
+    """Shared library of the thread pool's native half, for `runtime.context.install`."""
+    return native.pool_library(target, _store(settings))
 
 
 def compile_and_load(source: str, target: CpuTarget | None = None, settings: Settings | None = None) -> Library:
@@ -76,8 +76,8 @@ def compile_and_load(source: str, target: CpuTarget | None = None, settings: Set
     settings = settings or Settings.from_env()
     signatures = native.exported_signatures(source)
     if not context.is_installed():
-        context.install(pool_object(settings=settings), settings.num_threads)
-    return load_object(compile_source(source, target, settings=settings), signatures)
+        context.install(pool_library(settings=settings), settings.num_threads)
+    return load_library(compile_source(source, target, settings=settings), signatures)
 
 
 def _store(settings: Settings | None) -> ContentCache:

@@ -90,7 +90,7 @@ def load(path: str | Path) -> Executable:
     """
     artifact = read_artifact(Path(path))
     manifest = artifact.manifest
-    if artifact.objects:
+    if artifact.libraries:
         require_machine(manifest.get("triple", ""), manifest.get("cpu_features", ()), str(path))
     try:
         return Executable(artifact, _runner(artifact, Settings.from_env()))
@@ -151,7 +151,7 @@ def _targets() -> dict[str, EntryPoint]:
 
 
 def _runner(artifact: Artifact, settings: Settings) -> Runner:
-    if settings.jit and artifact.objects:
+    if settings.jit and artifact.libraries:
         return NativeRunner(artifact, settings.num_threads)
     return PlainRunner(artifact)
 

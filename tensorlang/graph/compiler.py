@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from tensorlang.build import LoweredKernel, compile_source, lower_kernel, machine_of, pool_object, prepare
+from tensorlang.build import LoweredKernel, compile_source, lower_kernel, machine_of, pool_library, prepare
 from tensorlang.codegen.native import CpuTarget
 from tensorlang.config import Settings
 from tensorlang.graph.ir import Graph
@@ -76,12 +76,12 @@ def compile_graph(graph: Graph, target: str, settings: Settings) -> Artifact:
     with clock.phase("plan and emit"):
         program = emit_program(optimised, groups, _lower(target, settings, clock), clock.timed("prepare weights", prepare))
     host = CpuTarget.host()
-    objects: dict[str, bytes] = {}
+    libraries: dict[str, bytes] = {}
     if settings.jit:
         with clock.phase("native"):
-            objects["model"] = compile_source(program.source, host, settings=settings)
+            libraries["model"] = compile_source(program.source, host, settings=settings)
         with clock.phase("pool"):
-            objects["pool"] = pool_object(host, settings)
+            libraries["pool"] = pool_library(host, settings)
     manifest = {
         "format": FORMAT,
         "triple": host.triple,
@@ -90,7 +90,7 @@ def compile_graph(graph: Graph, target: str, settings: Settings) -> Artifact:
     }
     if settings.dump_dir is not None:
         _dump(settings.dump_dir / _file_name(graph.name), graph, optimised, groups, program)
-    return Artifact(manifest, program.source, objects, program.weights, dict(clock.seconds))
+    return Artifact(manifest, program.source, libraries, program.weights, dict(clock.seconds))
 
 
 def _lower(target: str, settings: Settings, clock: Clock) -> Callable[[PrimFunc, str], LoweredKernel]:

@@ -2,7 +2,7 @@
 
     manifest.json   names, types, sizes, the steps of the program (see `runtime.executable`)
     program.py      the emitted Python, for people and debuggers
-    model.o pool.o  machine code
+    model.so pool.so machine code
     weights.bin     begins at a multiple of 4096 bytes in the file, so that it is mapped and not read
 """
 
@@ -23,7 +23,7 @@ import numpy as np
 
 from tensorlang.errors import ArtifactError
 
-FORMAT = 1
+FORMAT = 2
 PAGE = 4096
 _LOCAL_HEADER = 30  # bytes of a zip entry's header before its name
 _PADDING_FIELD = 0xD935  # the tag that zipalign uses
@@ -38,14 +38,14 @@ class Artifact:
     Attributes:
         manifest: JSON-able description.
         source: the emitted module.
-        objects: object files by name: "model" and "pool"; empty where the program runs as plain Python.
+        libraries: shared libraries by name: "model" and "pool"; empty where the program runs as plain Python.
         weights: all constants in one block of bytes, 64-byte aligned.
         report: CPU seconds per phase of the build; empty when it was loaded.
     """
 
     manifest: dict[str, Any]
     source: str
-    objects: dict[str, bytes]
+    libraries: dict[str, bytes]
     weights: np.ndarray
     report: dict[str, float] = field(default_factory=dict)
 
@@ -63,8 +63,8 @@ def write_artifact(artifact: Artifact, path: Path) -> None:
             with os.fdopen(handle, "wb") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
                 archive.writestr(_entry("manifest.json"), json.dumps(artifact.manifest))
                 archive.writestr(_entry("program.py"), artifact.source)
-                for name, code in sorted(artifact.objects.items()):
-                    archive.writestr(_entry(f"{name}.o"), code)
+                for name, code in sorted(artifact.libraries.items()):
+                    archive.writestr(_entry(f"{name}.so"), code)
                 entry = _entry("weights.bin")
                 big = artifact.weights.nbytes >= _BIG
                 header = _LOCAL_HEADER + len(entry.filename) + (_ZIP64_FIELD if big else 0)
@@ -97,9 +97,9 @@ def read_artifact(path: Path) -> Artifact:
             manifest = json.loads(archive.read("manifest.json"))
             if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
                 raise ArtifactError(f"{path} has another format than this version of tensorlang reads; compile it again")
-            objects = {n[:-2]: archive.read(n) for n in archive.namelist() if n.endswith(".o")}
+            libraries = {n[:-3]: archive.read(n) for n in archive.namelist() if n.endswith(".so")}
             weights = _map(file, archive.getinfo("weights.bin"))
-            return Artifact(manifest, archive.read("program.py").decode(), objects, weights)
+            return Artifact(manifest, archive.read("program.py").decode(), libraries, weights)
     except ArtifactError:
         raise
     except FileNotFoundError:

@@ -1,6 +1,6 @@
 """The context that every compiled function receives first, and the process's pool behind it.
 
-install(pool_object, num_threads)     # once, by whoever loads compiled code
+install(pool_library, num_threads)     # once, by whoever loads compiled code
 library["dense"](context_address(), ...)
 """
 
@@ -26,18 +26,18 @@ _forked = False
 _wanted: int | None = None  # what `set_num_threads` asked for
 
 
-def install(pool_object: bytes, num_threads: int | None = None) -> None:
+def install(pool_library: bytes, num_threads: int | None = None) -> None:
     """Start the process's pool from its native half; later calls change nothing.
 
     Args:
-        pool_object: object file of the pool for this machine.
+        pool_library: shared library of the pool for this machine.
         num_threads: threads that share a parallel loop; what the settings say by default.
     """
     global _pool
     with _lock:
         if _pool is not None:
             return
-        pool = ThreadPool(pool_object, _wanted or num_threads or Settings.from_env().num_threads)
+        pool = ThreadPool(pool_library, _wanted or num_threads or Settings.from_env().num_threads)
         _slots[VERSION] = ABI_VERSION
         _slots[PARALLEL_FOR] = pool.native.address("pool_parallel_for")
         _slots[ALLOCATE] = pool.native.address("pool_allocate")

@@ -29,7 +29,7 @@ from tensorlang.runtime import sizes
 from tensorlang.runtime.address import address_of
 from tensorlang.runtime.artifact import Artifact, aligned_bytes, write_artifact
 from tensorlang.runtime.context import context_address, install
-from tensorlang.runtime.loader import check_status, load_object
+from tensorlang.runtime.loader import check_status, load_library
 from tensorlang.runtime.profile import Profile
 
 MAIN = "main"
@@ -94,9 +94,9 @@ class NativeRunner:
     """Machine code."""
 
     def __init__(self, artifact: Artifact, num_threads: int | None = None):
-        install(artifact.objects["pool"], num_threads)
+        install(artifact.libraries["pool"], num_threads)
         signatures = {name: tuple(types) for name, types in artifact.manifest["signatures"].items()}
-        self.library = load_object(artifact.objects["model"], signatures)
+        self.library = load_library(artifact.libraries["model"], signatures)
         self._main = self.library[MAIN]
 
     def main(self, frame: Frame) -> None:

@@ -1,10 +1,14 @@
-"""An object file in memory to callable addresses, through llvmlite's JIT linker (loaded lazily; never numba)."""
+"""A shared library in memory to callable addresses. Needs nothing but the system's loader."""
 
 from __future__ import annotations
 
+import _ctypes
+import contextlib
 import ctypes
 import itertools
-import threading
+import os
+import tempfile
+import weakref
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -20,36 +24,19 @@ _C_TYPES: dict[str, Any] = {
     "f16": ctypes.c_uint16, "bf16": ctypes.c_uint16, "f32": ctypes.c_float, "f64": ctypes.c_double,
 }  # fmt: skip
 
-_counter = itertools.count()
-_lock = threading.Lock()
-_linker: Any = None
-
-
-def _get_linker() -> tuple[Any, Any]:
-    """(llvmlite.binding, the process's JIT linker)."""
-    global _linker
-    import llvmlite.binding as llvm  # a third party, 20 ms: only where code is loaded
-
-    with _lock:
-        if _linker is None:
-            llvm.initialize_native_target()
-            llvm.initialize_native_asmprinter()
-            machine = llvm.Target.from_default_triple().create_target_machine(jit=True)
-            _linker = llvm.create_lljit_compiler(machine)
-        return llvm, _linker
+_loaded = itertools.count()
 
 
 class Library(Mapping[str, Any]):
-    """The functions of one loaded object file, by name.
+    """The functions of one loaded shared library, by name.
 
     `library["dense"]` is a ctypes function `int (ctx, ...)` that releases the GIL; `library.address("dense")` its
     address. The code stays loaded as long as the library object, or any function taken from it, lives.
     """
 
-    def __init__(self, addresses: dict[str, int], signatures: Mapping[str, tuple[str, ...]], owner: Any):
+    def __init__(self, addresses: dict[str, int], signatures: Mapping[str, tuple[str, ...]]):
         self._addresses = addresses
         self._signatures = signatures
-        self._owner = owner
         self._functions: dict[str, Any] = {}
 
     def address(self, name: str) -> int:
@@ -77,26 +64,46 @@ def _c_type(type_text: str) -> Any:
     return ctypes.c_void_p if type_text.endswith("*") else _C_TYPES[type_text]
 
 
-def load_object(code: bytes, signatures: Mapping[str, tuple[str, ...]]) -> Library:
-    """Load an object file.
+def load_library(code: bytes, signatures: Mapping[str, tuple[str, ...]]) -> Library:
+    """Load a shared library from memory, by the system's own loader.
 
     Args:
         code: its bytes, as `compile_source` gives them.
         signatures: the exported functions and the declared type of each parameter after the context, `"f32*"`...
 
     Raises:
-        BuildError: the object cannot be linked here, for instance because it is for another machine.
+        BuildError: it cannot be loaded here, for instance because it is for another machine.
     """
-    llvm, linker = _get_linker()
-    builder = llvm.JITLibraryBuilder().add_object_img(code).add_current_process()
-    for name in signatures:
-        builder.export_symbol(name)
     try:
-        tracker = builder.link(linker, f"tensorlang.{next(_counter)}")
-        addresses = {name: tracker[name] for name in signatures}
-    except RuntimeError as error:
+        with _file_of(code) as path:
+            loaded = ctypes.CDLL(path)
+        addresses = {name: ctypes.cast(loaded[name], ctypes.c_void_p).value or 0 for name in signatures}
+    except (OSError, AttributeError) as error:
         raise BuildError(f"compiled code cannot be loaded: {error}") from error
-    return Library(addresses, signatures, tracker)
+    library = Library(addresses, signatures)
+    # not at exit: another thread may still be in its code
+    weakref.finalize(library, _ctypes.dlclose, loaded._handle).atexit = False
+    return library
+
+
+@contextlib.contextmanager
+def _file_of(code: bytes) -> Iterator[str]:
+    """A path to a file of these bytes, different for each call: the loader takes equal paths for one library."""
+    number = next(_loaded)
+    if not hasattr(os, "memfd_create"):
+        with tempfile.NamedTemporaryFile(prefix=f"tensorlang-{number}-", suffix=".so") as file:
+            file.write(code)
+            file.flush()
+            yield file.name
+        return
+    descriptor = os.memfd_create(f"tensorlang-{number}")
+    try:
+        with os.fdopen(descriptor, "wb", closefd=False) as file:
+            file.write(code)
+        # descriptors are used again and again, so the number is written into the path, in dots and slashes
+        yield f"/proc/self/fd{''.join('/.' if number >> bit & 1 else '/' for bit in range(32))}/{descriptor}"
+    finally:
+        os.close(descriptor)
 
 
 def check_status(status: int, what: str) -> None:

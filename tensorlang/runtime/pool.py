@@ -1,4 +1,4 @@
-"""The process-wide thread pool: Python starts and sizes it, native code (handed in as an object file) runs it.
+"""The process-wide thread pool: Python starts and sizes it, native code (handed in as a shared library) runs it.
 
 Workers are made by `pthread_create` on native code and never touch Python. The pool's state lies in memory that the
 kernel wipes in a forked child, where all zero means "no threads": a child runs serially, safely, until `ensure_running`
@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tensorlang.errors import BuildError, InputError
-from tensorlang.runtime.loader import Library, load_object
+from tensorlang.runtime.loader import Library, load_library
 
 # the layout of codegen/intrinsics/abi.py; a test compares them
 GENERATION, LOCK, SPIN, THREADS, WORKERS, WORKER_STRIDE = 0, 48, 80, 81, 96, 16
@@ -43,12 +43,12 @@ class ThreadPool:
     """The pool. There is one per process (`runtime.context` holds it).
 
     Args:
-        code: object file of the pool's native half.
+        code: shared library of the pool's native half.
         num_threads: threads that share a parallel loop, the caller included.
     """
 
     def __init__(self, code: bytes, num_threads: int):
-        self.native: Library = load_object(code, SIGNATURES)
+        self.native: Library = load_library(code, SIGNATURES)
         _keep_forever(self.native)  # a worker may still run its code when the interpreter takes objects down
         self._memory = mmap.mmap(-1, _WORDS * 8, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         if hasattr(self._memory, "madvise"):

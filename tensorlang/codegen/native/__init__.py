@@ -1,12 +1,12 @@
-"""Emitted Python to machine code, `compile_source`, and `pool_object`; and `run_plain` with the jit off.
+"""Emitted Python to machine code, `compile_source`, and `pool_library`; and `run_plain` with the jit off.
 
 What is compiled is neither loaded nor kept here: `build` does both, and hands in the `Store` to ask and to fill.
 """
 
 from __future__ import annotations
 
-from tensorlang.codegen.native.compile import NoStore, Store, compile_source, exported_signatures, pool_object
+from tensorlang.codegen.native.compile import NoStore, Store, compile_source, exported_signatures, pool_library
 from tensorlang.codegen.native.plain import run_plain
 from tensorlang.codegen.native.target import CpuTarget
 
-__all__ = ["CpuTarget", "NoStore", "Store", "compile_source", "exported_signatures", "pool_object", "run_plain"]
+__all__ = ["CpuTarget", "NoStore", "Store", "compile_source", "exported_signatures", "pool_library", "run_plain"]

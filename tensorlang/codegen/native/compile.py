@@ -1,7 +1,7 @@
 """Emitted source to machine code: split, front-end each distinct function once, link, optimise once, emit once.
 
 Two caches, both by content: the front end's bitcode per function (independent of names and of the CPU's features), and
-the finished object per module. On an object hit neither numba nor LLVM's optimiser is loaded.
+the finished library per module. On a hit of that neither numba nor LLVM's optimiser is loaded.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 import tensorlang
+from tensorlang.codegen.elf import link_shared
 from tensorlang.codegen.intrinsics.functions import EmittedFunction
 from tensorlang.codegen.native import backend
 from tensorlang.codegen.native.forked import forked_map
@@ -49,12 +50,12 @@ class NoStore:
 
 @cache
 def compiler_fingerprint() -> str:
-    """Hash of what turns source into code: our intrinsics and native folders, and the versions beneath them."""
+    """Hash of what turns source into code: our intrinsics, native and elf folders, and the versions beneath them."""
     digest = hashlib.sha256()
     for package in ("numba", "llvmlite", "numpy"):
         digest.update(f"{package} {version(package)}\n".encode())
     root = Path(__file__).parents[1]
-    for path in sorted([*root.glob("intrinsics/**/*.py"), *root.glob("native/**/*.py")]):
+    for path in sorted([*root.glob("intrinsics/**/*.py"), *root.glob("native/**/*.py"), *root.glob("elf/*.py")]):
         digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 
@@ -65,18 +66,18 @@ def _module_key(functions: tuple[SourceFunction, ...], target: CpuTarget, kind: 
 
 
 def compile_source(
-    source: str, target: CpuTarget | None = None, emit: str = "object", store: Store | None = None
+    source: str, target: CpuTarget | None = None, emit: str = "library", store: Store | None = None
 ) -> bytes:
     """Compile an emitted module.
 
     Args:
         source: text of the module, in the format of `codegen.intrinsics`.
         target: machine to compile for; this one by default.
-        emit: "object" (an ELF object file), "asm" or "llvm".
+        emit: "library" (an ELF shared library that exports the kernels and programs), "object", "asm" or "llvm".
         store: asked first, and given what was made; nothing is kept by default.
 
     Returns:
-        The object file's bytes, or UTF-8 text.
+        The file's bytes, or UTF-8 text.
 
     Raises:
         InternalError: the source is not sound.
@@ -89,7 +90,9 @@ def compile_source(
         return found
     module = backend.link(functions, _bitcode(source, functions, store).values(), target)
     backend.optimise(module, target)
-    result: bytes = backend.emit(module, target, emit)
+    result: bytes = backend.emit(module, target, "object" if emit == "library" else emit)
+    if emit == "library":
+        result = link_shared([result], [f.name for f in functions if f.kind != "chunk"])
     store.put(key, result)
     return result
 
@@ -132,12 +135,12 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
 
 
-def pool_object(target: CpuTarget | None = None, store: Store | None = None) -> bytes:
-    """Object file of the thread pool's native half, for `runtime.context.install`."""
+def pool_library(target: CpuTarget | None = None, store: Store | None = None) -> bytes:
+    """Shared library of the thread pool's native half, for `runtime.context.install`."""
     target = target or CpuTarget.host()
     return compile_source(pool_source(target), target, store=store)
 
 
 def exported_signatures(source: str) -> dict[str, tuple[str, ...]]:
-    """The functions that an emitted module's object file exports: the type of each parameter, by name."""
+    """The functions that an emitted module's library exports: the type of each parameter, by name."""
     return {f.name: tuple(t for t, _ in f.parameters) for f in split_functions(source) if f.kind != "chunk"}

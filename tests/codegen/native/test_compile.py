@@ -172,10 +172,10 @@ def test_other_targets(settings, triple, features, machine):
 
 
 def test_loading_an_object_of_another_machine_is_a_build_error(settings):
-    from tensorlang.runtime.loader import load_object
+    from tensorlang.runtime.loader import load_library
 
     with pytest.raises(BuildError):
-        load_object(b"\x7fELF garbage", {"main": ()})
+        load_library(b"\x7fELF garbage", {"main": ()})
 
 
 def test_what_numba_cannot_type_is_named(settings):

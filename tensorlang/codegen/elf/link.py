@@ -1,0 +1,360 @@
+"""The linker: sections laid out, symbols resolved, places patched, and the library written.
+
+    segment   mapped      holds
+    0         r           file header, hash table, symbols, names, dynamic relocations, constants, payloads
+    1         r x         code, stubs for imported functions
+    2         r w         dynamic section, address table, data; then zeros that are not in the file
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from tensorlang.codegen.elf.reader import (
+    ABSOLUTE,
+    EXECUTE,
+    GLOBAL,
+    LOCAL,
+    UNDEFINED,
+    WRITE,
+    ObjectFile,
+    Relocation,
+    Section,
+    Symbol,
+    read_object,
+)
+from tensorlang.codegen.elf.relocate import MACHINES, Machine, Place
+from tensorlang.errors import BuildError
+
+PAYLOAD_ALIGNMENT = 4096
+_HEADER, _PROGRAM, _DYNAMIC_SYMBOL, _DYNAMIC_RELOCATION = 64, 56, 24, 24
+_STUB = 16
+_SEGMENTS = 5  # three to load, the dynamic section, and the stack's permissions
+
+_READ, _WRITE, _EXECUTE = 4, 2, 1
+_LOAD, _DYNAMIC, _GNU_STACK = 1, 2, 0x6474E551
+
+# tags of the dynamic section
+_NEEDED, _HASH, _STRTAB, _SYMTAB, _RELA, _RELASZ = 1, 4, 5, 6, 7, 8
+_RELAENT, _STRSZ, _SYMENT, _SONAME, _FLAGS = 9, 10, 11, 14, 30
+_BIND_NOW = 8
+
+
+@dataclass
+class _Piece:
+    """A section of an object, with its address in the library."""
+
+    section: Section
+    owner: ObjectFile
+    address: int = 0
+
+
+@dataclass
+class _Segment:
+    permissions: int
+    pieces: list[_Piece] = field(default_factory=list)
+    address: int = 0
+    content: bytearray = field(default_factory=bytearray)
+    zeros: int = 0  # bytes after the content, in memory only
+
+    def place(self, nbytes: int, alignment: int) -> int:
+        """The address of `nbytes` zero bytes appended to the content."""
+        offset = -(-(self.address + len(self.content)) // alignment) * alignment - self.address
+        self.content.extend(bytes(offset + nbytes - len(self.content)))
+        return self.address + offset
+
+    def write(self, address: int, data: bytes) -> None:
+        start = address - self.address
+        self.content[start : start + len(data)] = data
+
+
+def link_shared(
+    objects: Sequence[bytes],
+    exports: Sequence[str],
+    *,
+    payloads: Mapping[str, bytes | memoryview] | None = None,
+    soname: str = "",
+    needed: Sequence[str] = (),
+) -> bytes:
+    """One shared library of several objects.
+
+    Args:
+        objects: relocatable ELF files of one machine, compiled position-independent.
+        exports: global symbols that the library offers.
+        payloads: constant data by symbol, each beginning on a page; objects may refer to the symbols.
+        soname: the library's own name.
+        needed: libraries that the loader must bring for what is undefined, where the process has them not already.
+
+    Returns:
+        The file's bytes; the same arguments give the same bytes.
+
+    Raises:
+        BuildError: a symbol is defined twice or an export nowhere, or an object asks for what is not known here.
+    """
+    return _Linker([read_object(o) for o in objects], list(exports), dict(payloads or {}), soname, list(needed)).link()
+
+
+class _Linker:
+    def __init__(
+        self,
+        objects: list[ObjectFile],
+        exports: list[str],
+        payloads: dict[str, bytes | memoryview],
+        soname: str,
+        needed: list[str],
+    ):
+        if not objects or len({o.machine for o in objects}) != 1:
+            raise BuildError("linking takes one or more objects, all for one machine")
+        self.objects, self.exports, self.payloads = objects, exports, payloads
+        self.soname, self.needed = soname, needed
+        self.machine: Machine = MACHINES[objects[0].machine]
+        self.pieces: dict[int, _Piece] = {}  # by identity of the section
+        self.defined: dict[str, tuple[ObjectFile | None, Symbol | None]] = dict.fromkeys(payloads, (None, None))
+        self.payload_address: dict[str, int] = {}
+        self.slots: dict[object, int] = {}  # by symbol: address of its slot
+        self.stubs: dict[str, int] = {}
+        self.dynamic: list[tuple[int, int, str, int]] = []  # place, kind, imported symbol or "", addend
+        self._collect()
+
+    # -- symbols -------------------------------------------------------------------------------------------------
+    def _collect(self) -> None:
+        for o in self.objects:
+            for symbol in o.symbols:
+                if symbol.binding == LOCAL or symbol.section == UNDEFINED:
+                    continue
+                if symbol.name in self.defined:
+                    raise BuildError(f"linking: {symbol.name} is defined twice")
+                self.defined[symbol.name] = (o, symbol)
+        if missing := [name for name in self.exports if name not in self.defined]:
+            raise BuildError(f"linking: {', '.join(missing)} is to be exported but not defined")
+        wanted: dict[str, None] = {}
+        for _, _, symbol in self._places():
+            if symbol.section == UNDEFINED and symbol.name not in self.defined:
+                wanted[symbol.name] = None
+        self.imports = list(wanted)
+
+    def _places(self) -> list[tuple[ObjectFile, tuple[Section, Relocation], Symbol]]:
+        found = []
+        for o in self.objects:
+            for section in o.sections.values():
+                for r in section.relocations:
+                    if r.kind not in self.machine.ignored:
+                        found.append((o, (section, r), o.symbols[r.symbol]))
+        return found
+
+    def _address(self, o: ObjectFile, symbol: Symbol) -> int | None:
+        """Where a symbol is in the library; None if it is imported."""
+        if symbol.section == UNDEFINED:
+            if symbol.name not in self.defined:
+                return None
+            owner, definition = self.defined[symbol.name]
+            if owner is None or definition is None:
+                return self.payload_address[symbol.name]
+            return self._address(owner, definition)
+        if symbol.section == ABSOLUTE:
+            return symbol.value
+        if symbol.section not in o.sections:
+            raise BuildError(f"linking: {symbol.name or 'a symbol'} is in a section that is not mapped")
+        return self.pieces[id(o.sections[symbol.section])].address + symbol.value
+
+    # -- layout --------------------------------------------------------------------------------------------------
+    def link(self) -> bytes:
+        constants, code, data = _Segment(_READ), _Segment(_READ | _EXECUTE), _Segment(_READ | _WRITE)
+        zeros: list[_Piece] = []
+        for o in self.objects:
+            for section in o.sections.values():
+                piece = self.pieces[id(section)] = _Piece(section, o)
+                if section.flags & WRITE and not section.data:
+                    zeros.append(piece)
+                else:
+                    segment = code if section.flags & EXECUTE else data if section.flags & WRITE else constants
+                    segment.pieces.append(piece)
+        slot_keys, called, relocations = self._survey()
+
+        names = _Names()
+        symbols = [*self.imports, *self.exports]
+        for name in (*symbols, *self.needed, self.soname):
+            names.add(name)
+        constants.place(_HEADER + _SEGMENTS * _PROGRAM, 1)
+        hash_at = constants.place(4 * (2 + 1 + len(symbols) + 1), 8)
+        symbols_at = constants.place(_DYNAMIC_SYMBOL * (len(symbols) + 1), 8)
+        names_at = constants.place(len(names.table), 1)
+        relocations_at = constants.place(_DYNAMIC_RELOCATION * relocations, 8)
+        self._place_pieces(constants)
+        for name, payload in self.payloads.items():
+            at = self.payload_address[name] = constants.place(len(payload), PAYLOAD_ALIGNMENT)
+            constants.write(at, payload)  # type: ignore[arg-type]
+
+        code.address = self._next_page(constants)
+        self._place_pieces(code)
+        for name in called:
+            self.stubs[name] = code.place(_STUB, _STUB)
+        data.address = self._next_page(code)
+        dynamic_at = data.place(16 * (10 + len(self.needed) + bool(self.soname)), 16)
+        for key in slot_keys:
+            self.slots[key] = data.place(8, 8)
+        self._place_pieces(data)
+        end = data.address + len(data.content)
+        for piece in zeros:
+            piece.address = -(-end // piece.section.alignment) * piece.section.alignment
+            end = piece.address + piece.section.size
+        data.zeros = end - data.address - len(data.content)
+
+        for name, at in self.stubs.items():
+            code.write(at, self.machine.stub(at, self.slots[name]))
+        self._relocate((constants, code, data))
+        self._fill_slots()
+        if len(self.dynamic) != relocations:
+            raise BuildError("linking: the count of dynamic relocations is wrong")
+
+        number = {name: n for n, name in enumerate(symbols, 1)}
+        constants.write(hash_at, _hash_table(symbols))
+        constants.write(symbols_at, self._symbol_table(names))
+        constants.write(names_at, bytes(names.table))
+        for n, (at, kind, name, addend) in enumerate(self.dynamic):
+            entry = struct.pack("<QQq", at, (number[name] if name else 0) << 32 | kind, addend)
+            constants.write(relocations_at + n * _DYNAMIC_RELOCATION, entry)
+        tags = [(_NEEDED, names.add(name)) for name in self.needed]
+        if self.soname:
+            tags.append((_SONAME, names.add(self.soname)))
+        tags += [(_HASH, hash_at), (_STRTAB, names_at), (_SYMTAB, symbols_at), (_STRSZ, len(names.table)), (_SYMENT, 24)]
+        tags += [(_RELA, relocations_at), (_RELASZ, 24 * relocations), (_RELAENT, 24), (_FLAGS, _BIND_NOW), (0, 0)]
+        data.write(dynamic_at, b"".join(struct.pack("<QQ", *tag) for tag in tags))
+        return self._file((constants, code, data), dynamic_at, 16 * len(tags))
+
+    def _survey(self) -> tuple[list[object], list[str], int]:
+        """Slots and stubs that are needed, and how many dynamic relocations there will be."""
+        slot_keys: dict[object, None] = {}
+        called: dict[str, None] = {}
+        relocations = 0
+        for o, (_, r), symbol in self._places():
+            imported = symbol.section == UNDEFINED and symbol.name not in self.defined
+            if r.kind == self.machine.word:
+                relocations += 1
+            elif r.kind in self.machine.slots:
+                slot_keys[self._slot_key(o, r.symbol)] = None
+            elif imported and r.kind in self.machine.calls:
+                called[symbol.name] = slot_keys[symbol.name] = None
+            elif imported:
+                raise BuildError(f"linking: {symbol.name} is not defined, and is used other than by a call")
+        return list(slot_keys), list(called), relocations + len(slot_keys)
+
+    @staticmethod
+    def _slot_key(o: ObjectFile, number: int) -> object:
+        symbol = o.symbols[number]
+        return symbol.name if symbol.binding != LOCAL else (id(o), number)
+
+    def _place_pieces(self, segment: _Segment) -> None:
+        for piece in segment.pieces:
+            section = piece.section
+            piece.address = segment.place(section.size, section.alignment)
+            segment.write(piece.address, section.data)
+
+    def _next_page(self, segment: _Segment) -> int:
+        page = self.machine.page
+        return -(-(segment.address + len(segment.content)) // page) * page
+
+    # -- patching ------------------------------------------------------------------------------------------------
+    def _relocate(self, segments: Sequence[_Segment]) -> None:
+        self.slot_targets: dict[object, tuple[int | None, str]] = {name: (None, name) for name in self.stubs}
+        deferred = []
+        highs: dict[int, int] = {}  # address of a RISC-V high part: the offset that it is part of
+        for o, (section, r), symbol in self._places():
+            piece = self.pieces[id(section)]
+            segment = next(s for s in segments if piece in s.pieces)
+            at, address = piece.address + r.offset, self._address(o, symbol)
+            if r.kind == self.machine.word:
+                kind = self.machine.glob_dat if address is None else self.machine.relative
+                if address is None and r.addend:
+                    raise BuildError(f"linking: an address inside {symbol.name}, which is imported")
+                self.dynamic.append((at, kind, symbol.name if address is None else "", (address or 0) + r.addend))
+                continue
+            if r.kind not in self.machine.patches:
+                raise BuildError(f"linking: relocation {r.kind} of {section.name} is not known here")
+            slot = None
+            if r.kind in self.machine.slots:
+                key = self._slot_key(o, r.symbol)
+                slot = self.slots[key] + r.addend
+                self.slot_targets[key] = (address, symbol.name)
+            if address is None:
+                address = self.stubs.get(symbol.name, 0)
+            if r.kind in self.machine.high:
+                highs[at] = (address + r.addend if slot is None else slot) - at
+            place = Place(at, address + r.addend, slot)
+            if r.kind in self.machine.low:
+                deferred.append((segment, r.kind, place, address))
+            else:
+                self._patch(segment, r.kind, place)
+        for segment, kind, place, high_at in deferred:
+            self._patch(segment, kind, Place(place.at, place.symbol, partner=highs[high_at]))
+
+    def _patch(self, segment: _Segment, kind: int, place: Place) -> None:
+        start = place.at - segment.address
+        self.machine.patches[kind](memoryview(segment.content)[start : start + 8], place)
+
+    def _fill_slots(self) -> None:
+        for key, at in self.slots.items():
+            address, name = self.slot_targets[key]
+            if address is None:
+                self.dynamic.append((at, self.machine.glob_dat, name, 0))
+            else:
+                self.dynamic.append((at, self.machine.relative, "", address))
+
+    # -- the file ------------------------------------------------------------------------------------------------
+    def _symbol_table(self, names: _Names) -> bytes:
+        entries = [bytes(_DYNAMIC_SYMBOL)]
+        entries += [struct.pack("<IBBHQQ", names.add(n), GLOBAL << 4, 0, 0, 0, 0) for n in self.imports]
+        for name in self.exports:
+            owner, symbol = self.defined[name]
+            if owner is None or symbol is None:
+                address, size, kind = self.payload_address[name], len(self.payloads[name]), 1
+            else:
+                address, size, kind = self._address(owner, symbol) or 0, symbol.size, symbol.type
+            entries.append(struct.pack("<IBBHQQ", names.add(name), GLOBAL << 4 | kind, 0, ABSOLUTE - 1, address, size))
+        return b"".join(entries)
+
+    def _file(self, segments: Sequence[_Segment], dynamic_at: int, dynamic_bytes: int) -> bytes:
+        """Addresses are offsets in the file, so that every segment is mapped as it lies."""
+        page = self.machine.page
+        loads = [(_LOAD, s.permissions, s.address, len(s.content), len(s.content) + s.zeros, page) for s in segments]
+        loads.append((_DYNAMIC, _READ | _WRITE, dynamic_at, dynamic_bytes, dynamic_bytes, 8))
+        programs = [struct.pack("<IIQQQQQQ", t, p, a, a, a, size, memory, align) for t, p, a, size, memory, align in loads]
+        programs.append(struct.pack("<IIQQQQQQ", _GNU_STACK, _READ | _WRITE, 0, 0, 0, 0, 0, 16))
+        flags = 0
+        for o in self.objects:
+            flags |= o.flags
+        identity = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")
+        header = struct.pack(
+            "<16sHHIQQQIHHHHHH", identity, 3, self.machine.number, 1, 0, _HEADER, 0, flags,
+            _HEADER, _PROGRAM, len(programs), 64, 0, 0,
+        )  # fmt: skip
+        segments[0].write(0, header + b"".join(programs))
+        last = segments[-1]
+        file = bytearray(last.address + len(last.content))
+        for s in segments:
+            file[s.address : s.address + len(s.content)] = s.content
+        return bytes(file)
+
+
+class _Names:
+    """A table of zero-terminated names."""
+
+    def __init__(self) -> None:
+        self.table = bytearray(b"\0")
+        self._at: dict[str, int] = {"": 0}
+
+    def add(self, name: str) -> int:
+        """The name's place in the table."""
+        if name not in self._at:
+            self._at[name] = len(self.table)
+            self.table += name.encode() + b"\0"
+        return self._at[name]
+
+
+def _hash_table(symbols: Sequence[str]) -> bytes:
+    """One bucket that chains all symbols: there are few (System V ABI, figure 5-12)."""
+    count = len(symbols) + 1
+    chain = [0, *(n + 1 if n + 1 < count else 0 for n in range(1, count))]
+    return struct.pack(f"<{3 + count}I", 1, count, 1 if symbols else 0, *chain)

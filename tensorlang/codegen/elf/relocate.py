@@ -1,0 +1,231 @@
+"""The machines' relocations: how an address is written into an instruction, and calls that go through the address table.
+
+Names and formulas: x86-64 psABI section 4.4, AAELF64 section 5.7, RISC-V ELF psABI section "Relocations".
+S is the symbol's address, A the addend, P the address of the place, G the address of the symbol's slot in the table.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from tensorlang.errors import BuildError
+
+PAGE_BITS = 12
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a relocation may need.
+
+    Attributes:
+        at: P, address of the place.
+        symbol: S + A (or, for a call, of the stub that leads there).
+        slot: G + A, or None where no relocation of the symbol needs a slot.
+        partner: for RISC-V's low parts, the value that the high part's place computes.
+    """
+
+    at: int
+    symbol: int
+    slot: int | None = None
+    partner: int = 0
+
+
+Patch = Callable[[memoryview, Place], None]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What linking needs to know of a processor.
+
+    Attributes:
+        number: of the file header.
+        page: largest page of its systems; segments begin at multiples of it.
+        word: relocations of a whole address in data.
+        relative: dynamic relocation "base + addend"; `glob_dat`: "address of the symbol".
+        slots: relocations that go through the symbol's slot in the address table.
+        calls: relocations of calls, which reach imported functions through a stub.
+        ignored: relocations that are only hints.
+        high: relocations that set the upper part of an address for a `low` one, which names that place (RISC-V).
+        stub: machine code that jumps to the address in a slot, given the stub's and the slot's addresses.
+    """
+
+    number: int
+    page: int
+    word: int
+    relative: int
+    glob_dat: int
+    patches: Mapping[int, Patch]
+    slots: frozenset[int]
+    calls: frozenset[int]
+    stub: Callable[[int, int], bytes]
+    ignored: frozenset[int] = frozenset()
+    high: frozenset[int] = frozenset()
+    low: frozenset[int] = frozenset()
+
+
+def _fits(value: int, bits: int, what: str) -> int:
+    if not -(1 << (bits - 1)) <= value < 1 << (bits - 1):
+        raise BuildError(f"linking: {what} cannot reach {value} bytes away; the library is too large")
+    return value
+
+
+def _word32(view: memoryview) -> int:
+    return int(struct.unpack_from("<I", view)[0])
+
+
+# -- x86-64 --------------------------------------------------------------------------------------------------------
+def _pc32(view: memoryview, p: Place) -> None:
+    struct.pack_into("<i", view, 0, _fits(p.symbol - p.at, 32, "a 32-bit offset"))
+
+
+def _pc64(view: memoryview, p: Place) -> None:
+    struct.pack_into("<q", view, 0, p.symbol - p.at)
+
+
+def _gotpcrel(view: memoryview, p: Place) -> None:
+    assert p.slot is not None
+    struct.pack_into("<i", view, 0, _fits(p.slot - p.at, 32, "a 32-bit offset"))
+
+
+def _x86_stub(at: int, slot: int) -> bytes:
+    return b"\xff\x25" + struct.pack("<i", slot - (at + 6)) + b"\xcc\xcc"  # jmp *slot(%rip)
+
+
+# -- AArch64 -------------------------------------------------------------------------------------------------------
+def _page(address: int) -> int:
+    return address >> PAGE_BITS << PAGE_BITS
+
+
+def _adrp_bits(target: int, at: int) -> int:
+    pages = _fits((_page(target) - _page(at)) >> PAGE_BITS, 21, "adrp") & 0x1FFFFF
+    return (pages & 3) << 29 | (pages >> 2) << 5
+
+
+def _adrp(view: memoryview, p: Place) -> None:
+    struct.pack_into("<I", view, 0, _word32(view) & 0x9F00001F | _adrp_bits(p.symbol, p.at))
+
+
+def _adrp_slot(view: memoryview, p: Place) -> None:
+    assert p.slot is not None
+    struct.pack_into("<I", view, 0, _word32(view) & 0x9F00001F | _adrp_bits(p.slot, p.at))
+
+
+def _low12(shift: int) -> Patch:
+    def patch(view: memoryview, p: Place) -> None:
+        struct.pack_into("<I", view, 0, _word32(view) & ~(0xFFF << 10) | ((p.symbol & 0xFFF) >> shift) << 10)
+
+    return patch
+
+
+def _low12_slot(view: memoryview, p: Place) -> None:
+    assert p.slot is not None
+    struct.pack_into("<I", view, 0, _word32(view) & ~(0xFFF << 10) | ((p.slot & 0xFFF) >> 3) << 10)
+
+
+def _branch26(view: memoryview, p: Place) -> None:
+    words = _fits(p.symbol - p.at, 28, "a branch") >> 2 & 0x3FFFFFF
+    struct.pack_into("<I", view, 0, _word32(view) & 0xFC000000 | words)
+
+
+def _aarch64_stub(at: int, slot: int) -> bytes:
+    adrp = 0x90000010 | _adrp_bits(slot, at)  # adrp x16, slot
+    load = 0xF9400211 | ((slot & 0xFFF) >> 3) << 10  # ldr x17, [x16, slot]
+    return struct.pack("<IIII", adrp, load, 0xD61F0220, 0xD503201F)  # br x17; nop
+
+
+# -- RISC-V --------------------------------------------------------------------------------------------------------
+def _parts(offset: int) -> tuple[int, int]:
+    """Upper 20 bits and lower 12 of an offset, the lower ones signed."""
+    _fits(offset + 0x800, 32, "auipc")
+    return (offset + 0x800) >> 12 & 0xFFFFF, offset & 0xFFF
+
+
+def _riscv_call(view: memoryview, p: Place) -> None:
+    high, low = _parts(p.symbol - p.at)
+    auipc, jalr = struct.unpack_from("<II", view)
+    struct.pack_into("<II", view, 0, auipc & 0xFFF | high << 12, jalr & 0xFFFFF | low << 20)
+
+
+def _riscv_high(view: memoryview, p: Place) -> None:
+    struct.pack_into("<I", view, 0, _word32(view) & 0xFFF | _parts(p.symbol - p.at)[0] << 12)
+
+
+def _riscv_high_slot(view: memoryview, p: Place) -> None:
+    assert p.slot is not None
+    struct.pack_into("<I", view, 0, _word32(view) & 0xFFF | _parts(p.slot - p.at)[0] << 12)
+
+
+def _riscv_low_load(view: memoryview, p: Place) -> None:
+    struct.pack_into("<I", view, 0, _word32(view) & 0xFFFFF | _parts(p.partner)[1] << 20)
+
+
+def _riscv_low_store(view: memoryview, p: Place) -> None:
+    low = _parts(p.partner)[1]
+    struct.pack_into("<I", view, 0, _word32(view) & 0x1FFF07F | (low >> 5) << 25 | (low & 31) << 7)
+
+
+def _riscv_branch(view: memoryview, p: Place) -> None:
+    d = _fits(p.symbol - p.at, 13, "a branch")
+    bits = (d >> 12 & 1) << 31 | (d >> 5 & 0x3F) << 25 | (d >> 1 & 0xF) << 8 | (d >> 11 & 1) << 7
+    struct.pack_into("<I", view, 0, _word32(view) & 0x1FFF07F | bits)
+
+
+def _riscv_jal(view: memoryview, p: Place) -> None:
+    d = _fits(p.symbol - p.at, 21, "a jump")
+    bits = (d >> 20 & 1) << 31 | (d >> 1 & 0x3FF) << 21 | (d >> 11 & 1) << 20 | (d >> 12 & 0xFF) << 12
+    struct.pack_into("<I", view, 0, _word32(view) & 0xFFF | bits)
+
+
+def _riscv_stub(at: int, slot: int) -> bytes:
+    high, low = _parts(slot - at)
+    auipc = 0x00000E17 | high << 12  # auipc t3, slot
+    load = 0x000E3E03 | low << 20  # ld t3, slot(t3)
+    return struct.pack("<IIII", auipc, load, 0x000E0067, 0x00000013)  # jr t3; nop
+
+
+MACHINES: dict[str, Machine] = {
+    "x86_64": Machine(
+        number=62,
+        page=0x1000,
+        word=1,  # R_X86_64_64
+        relative=8,
+        glob_dat=6,
+        patches={2: _pc32, 4: _pc32, 24: _pc64, 9: _gotpcrel, 41: _gotpcrel, 42: _gotpcrel},
+        slots=frozenset({9, 41, 42}),
+        calls=frozenset({4}),
+        stub=_x86_stub,
+    ),
+    "aarch64": Machine(
+        number=183,
+        page=0x10000,
+        word=257,  # R_AARCH64_ABS64
+        relative=1027,
+        glob_dat=1025,
+        patches={
+            260: _pc64, 261: _pc32, 275: _adrp, 277: _low12(0), 278: _low12(0), 284: _low12(1), 285: _low12(2),
+            286: _low12(3), 299: _low12(4), 282: _branch26, 283: _branch26, 311: _adrp_slot, 312: _low12_slot,
+        },
+        slots=frozenset({311, 312}),
+        calls=frozenset({282, 283}),
+        stub=_aarch64_stub,
+    ),
+    "riscv64": Machine(
+        number=243,
+        page=0x1000,
+        word=2,  # R_RISCV_64
+        relative=3,
+        glob_dat=2,  # R_RISCV_64 serves as the symbol's address
+        patches={
+            16: _riscv_branch, 17: _riscv_jal, 18: _riscv_call, 19: _riscv_call, 20: _riscv_high_slot, 23: _riscv_high,
+            24: _riscv_low_load, 25: _riscv_low_store, 57: _pc32,
+        },
+        slots=frozenset({20}),
+        calls=frozenset({18, 19}),
+        stub=_riscv_stub,
+        ignored=frozenset({51}),  # R_RISCV_RELAX: may be shortened
+        high=frozenset({20, 23}),
+        low=frozenset({24, 25}),
+    ),
+}  # fmt: skip
