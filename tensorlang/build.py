@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,20 +15,28 @@ import numpy as np
 from tensorlang.codegen import native
 from tensorlang.codegen.emit import HEADER, RESERVED, EmittedKernel, emit_kernel
 from tensorlang.codegen.native import CpuTarget, run_plain
+from tensorlang.codegen.native.machine_code import hot_loops
+from tensorlang.codegen.packed import Callbacks
 from tensorlang.config import Settings
 from tensorlang.errors import BuildError, InputError
 from tensorlang.ir.expr import Expr, const
-from tensorlang.ir.stmt import PrimFunc
+from tensorlang.ir.stmt import For, PrimFunc
+from tensorlang.ir.tensor_intrin import tile_annotation
 from tensorlang.ir.vectorized import evaluate_block_nest
 from tensorlang.ir.verify import verify
-from tensorlang.ir.visitor import substitute
+from tensorlang.ir.visitor import substitute, walk_stmt
 from tensorlang.lower import Stage as LoweringStage, lower
 from tensorlang.lower.prepare import split_preparation
+from tensorlang.lower.tensorize import without_missing
 from tensorlang.runtime import context
 from tensorlang.runtime.cache import ContentCache
 from tensorlang.runtime.loader import Library, check_status, load_library
 from tensorlang.schedule import ProofEntry, Schedule
+from tensorlang.schedule.explain import Explanation, explain
+from tensorlang.schedule.figures import CACHE
 from tensorlang.schedule.rules import Machine, default_rule
+from tensorlang.schedule.tensorize import find_intrinsic
+from tensorlang.schedule.trace import Trace
 
 TARGETS = ("cpu",)
 
@@ -44,6 +52,8 @@ class LoweredKernel:
         stages: the program after every lowering pass.
         trace: the schedule's steps, as text.
         proof: what is known of the schedule's legality.
+        scheduled: the whole scheduled program.
+        steps: the schedule's steps, to be replayed.
     """
 
     emitted: EmittedKernel
@@ -53,6 +63,7 @@ class LoweredKernel:
     trace: str
     proof: tuple[ProofEntry, ...] = ()
     scheduled: PrimFunc | None = None
+    steps: Trace | None = None
 
 
 def compile_source(
@@ -94,30 +105,51 @@ def schedule_of(program: PrimFunc | Schedule, target: str = "cpu", machine: Mach
     """`program` if it is scheduled already, else under the target's default schedule."""
     if isinstance(program, Schedule):
         return program
-    schedule = Schedule(program)
+    schedule = Schedule(program, trials="on demand")
     default_rule(target)(schedule, machine or machine_of(CpuTarget.host(), Settings.from_env().num_threads))
     return schedule
 
 
 def lower_kernel(
-    program: PrimFunc | Schedule, *, target: str = "cpu", name: str | None = None, machine: Machine | None = None
+    program: PrimFunc | Schedule,
+    *,
+    target: str = "cpu",
+    name: str | None = None,
+    machine: Machine | None = None,
+    cpu: CpuTarget | None = None,
 ) -> LoweredKernel:
     """Schedule, lower and emit one program; nothing is compiled.
 
+    Args:
+        cpu: decides which tensor intrinsics that may fall back to loops do so; this machine by default.
+
     Raises:
         BuildError: the target is unknown or has no code for something in the program.
+        ScheduleError: a step of a user's schedule that integer sets could not decide changes what the program computes.
     """
     if target not in TARGETS:
         raise BuildError(f"unknown target {target!r}; there are: {', '.join(TARGETS)}")
     schedule = schedule_of(program, target, machine)
-    scheduled = schedule.func
+    if schedule.trials == "at once":
+        schedule.settle()
+    scheduled = _with_intrinsics(schedule.func, cpu or CpuTarget.host())
     if name is not None:
         scheduled = replace(scheduled, name=name)
     preparations, func = split_preparation(scheduled, scheduled.attrs.get("constants", ()))
     stages = lower(func)
     trace = str(schedule.trace)
     emitted = emit_kernel(stages[-1].func, identifier(func.name), trace)
-    return LoweredKernel(emitted, func, tuple(preparations), tuple(stages), trace, tuple(schedule.proof), scheduled)
+    proof = tuple(schedule.proof)
+    return LoweredKernel(emitted, func, tuple(preparations), tuple(stages), trace, proof, scheduled, schedule.trace)
+
+
+def _with_intrinsics(func: PrimFunc, cpu: CpuTarget) -> PrimFunc:
+    """`func` as it will run on `cpu`, after its tensor intrinsics have been verified (once per process)."""
+    names = dict.fromkeys(tile_annotation(s) for s in walk_stmt(func.body) if isinstance(s, For))
+    found = [find_intrinsic(n) for n in names if n]
+    for intrin in found:
+        intrin.verify(intrin)
+    return without_missing(func, {i.name: all(map(cpu.has, i.requires)) for i in found}) if found else func
 
 
 def prepare(kernel: LoweredKernel, constants: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -167,6 +199,7 @@ class Kernel:
     def __post_init__(self) -> None:
         self._names = [b.name for b in self.original.buffers]
         self._pointers = [b.name for b in self.lowered.func.buffers]
+        self._callbacks = Callbacks(self.lowered.emitted.packed)
 
     @property
     def name(self) -> str:
@@ -199,14 +232,17 @@ class Kernel:
         """What is known of every schedule step: proved, or unknown."""
         return self.lowered.proof
 
-    def explain(self) -> str:
-        """Each schedule step and its verdict, one a line."""
-        width = max((len(p.step) for p in self.proof), default=0)
-        lines = [f"{self.name}: {len(self.proof)} schedule steps"]
-        for p in self.proof:
-            reason = f": {p.verdict.reason}" if p.verdict.reason else ""
-            lines.append(f"  {p.step:<{width}}  {p.verdict.status}{reason}")
-        return "\n".join(lines)
+    def explain(self, sizes: Mapping[str, int] | None = None, *, machine: bool = True, cache: int = CACHE) -> Explanation:
+        """What each schedule step did to arithmetic, bytes moved, footprint and vector lanes (see `schedule.figures`), the
+        working set of every loop, and what the machine code's innermost loops do. `print` it for a table.
+
+        Args:
+            sizes: of a symbolic kernel: the sizes to count at, by name.
+            machine: whether to read the machine code.
+            cache: bytes of the cache that traffic is counted into.
+        """
+        read = asdict(hot_loops(self.asm)) if machine else None
+        return explain(self.name, self.original, self.lowered.steps, self.proof, read, sizes, cache)
 
     def __call__(self, *arrays: Any, out: Any = None) -> Any:
         """Run on arrays (NumPy, or anything that exports DLPack); returns the output, or a tuple of them.
@@ -256,12 +292,15 @@ class Kernel:
         if not self.settings.jit:
             if self._plain is None:
                 self._plain = run_plain(self.source)
-            self._plain[self.name](None, *args)
+            self._plain[self.name](None, *args, *self._callbacks.plain)
             return
         if self._library is None:
             self._library = compile_and_load(self.source, settings=self.settings)
         native = [a.ctypes.data if isinstance(a, np.ndarray) else a for a in args]
-        check_status(self._library[self.name](context.context_address(), *native), self.name)
+        status = self._library[self.name](context.context_address(), *native, *self._callbacks.addresses)
+        if status and self._callbacks.sites:
+            self._callbacks.raise_error()
+        check_status(status, self.name)
 
 
 def as_array(a: Any) -> np.ndarray:
@@ -291,10 +330,11 @@ def bind_sizes(func: PrimFunc, arrays: Sequence[np.ndarray]) -> dict[Expr, int]:
             raise InputError(f"{func.name}: {b.name} must be {b.dtype}, got {a.dtype}")
         if a.ndim != b.ndim:
             raise InputError(f"{func.name}: {b.name} must have {b.ndim} dimension(s), got shape {a.shape}")
+        for d, size in zip(b.shape, a.shape, strict=True):
+            if d.op == "var":
+                sizes.setdefault(d, size)
+    for b, a in zip(func.inputs, arrays, strict=True):  # once all are known: a shape may mention a later one's size
         for n, (d, size) in enumerate(zip(b.shape, a.shape, strict=True)):
-            if d.op == "var" and d not in sizes:
-                sizes[d] = size
-                continue
             expected = evaluate(d, sizes)
             if expected != size:
                 raise InputError(f"{func.name}: dimension {n} of {b.name} must be {d} = {expected}, got {size}")
@@ -316,7 +356,7 @@ def build(
 
     Raises:
         ScheduleError: the schedule was refused.
-        BuildError: the target cannot express the program.
+        BuildError: the target cannot express the program, or the machine lacks an instruction that it asks for.
     """
     original = program.original if isinstance(program, Schedule) else program
     verify(original)
@@ -325,6 +365,9 @@ def build(
             raise BuildError("build: give either a Schedule or schedule=, not both")
         program = Schedule(program)
         schedule(program)
-    return Kernel(lower_kernel(program, target=target), original)
+    kernel = Kernel(lower_kernel(program, target=target), original)
+    if kernel.settings.jit:
+        native.check_features(kernel.source, CpuTarget.host())
+    return kernel
 
 

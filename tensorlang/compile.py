@@ -24,6 +24,7 @@ import numpy as np
 
 import tensorlang
 from tensorlang.codegen.intrinsics import Pointer
+from tensorlang.codegen.intrinsics.functions import CheckFailed
 from tensorlang.codegen.native.plain import run_plain
 from tensorlang.config import Settings
 from tensorlang.errors import ArtifactError, BuildError, InputError, ModelError
@@ -162,10 +163,22 @@ class PlainRunner:
     def __init__(self, artifact: Artifact):
         self.namespace = run_plain(artifact.source)
 
-    def main(self, frame: Frame) -> None:
+    def main(self, frame: Frame) -> int:
+        """Run the whole program; its status."""
         arena, weights = Pointer.of(frame.arena), Pointer.of(frame.weights)
         dims = np.array(frame.dims, np.int64)
-        self.namespace[MAIN](None, arena, weights, list(frame.input_arrays), list(frame.output_arrays), dims)
+        self.outputs: list[Any] = list(map(Pointer.of, frame.output_arrays))
+        try:
+            self.namespace[MAIN](None, arena, weights, list(frame.input_arrays), self.outputs, dims)
+        except CheckFailed as failure:
+            return failure.status
+        frame.dims[:] = dims.tolist()
+        return 0
+
+    def take(self, frame: Frame, output: int, nbytes: int) -> np.ndarray:
+        """The bytes of an output that the program allocated."""
+        taken: Pointer = self.outputs[output]
+        return taken.buffer[taken.offset :][:nbytes].copy()
 
     def step(self, kernel: str, frame: Frame, arguments: Sequence[tuple[str, int]]) -> Callable[[], None]:
         """One kernel call, ready to be repeated."""

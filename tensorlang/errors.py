@@ -30,10 +30,12 @@ class UnsupportedOpError(TensorlangError, NotImplementedError):
 
     Args:
         ops: (operator, node name, hint) for every node that cannot be imported.
+        needs: names of the model's inputs whose contents, if they were known beforehand, would help.
     """
 
-    def __init__(self, ops: Sequence[tuple[str, str, str]]):
+    def __init__(self, ops: Sequence[tuple[str, str, str]], needs: Sequence[str] = ()):
         self.ops = tuple(ops)
+        self.needs = tuple(needs)
         lines = [f"  {op} at node {node!r}" + (f": {hint}" if hint else "") for op, node, hint in self.ops]
         kinds = sorted({op for op, _, _ in self.ops})
         super().__init__(

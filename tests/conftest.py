@@ -20,6 +20,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.fuzz.summary import pytest_sessionfinish, pytest_terminal_summary, pytest_testnodedown  # noqa: F401  (hooks)
+
 GOLDEN = Path(__file__).parent / "golden"
 
 # an example may compile a kernel: time is no sign of a bad strategy

@@ -42,7 +42,13 @@ def test_editable_install_maps_the_folders(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("group", "name"), [("tensorlang.importers", "onnx"), ("tensorlang.schedules", "cpu"), ("tensorlang.targets", "cpu")]
+    ("group", "name"),
+    [
+        ("tensorlang.importers", "onnx"),
+        ("tensorlang.intrinsics", "cpu"),
+        ("tensorlang.schedules", "cpu"),
+        ("tensorlang.targets", "cpu"),
+    ],
 )
 def test_built_in_parts_are_registered_like_third_parties(group, name):
     (entry,) = [e for e in entry_points(group=group) if e.name == name]

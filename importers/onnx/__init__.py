@@ -8,11 +8,28 @@ from typing import Any
 from tensorlang import te
 from tensorlang.graph import Graph
 
-from . import control, custom, elementwise, nn, reductions, resize, tensors
+from . import (
+    control,
+    custom,
+    einsum,
+    elementwise,
+    nn,
+    recurrent,
+    reductions,
+    resize,
+    sampling,
+    selection,
+    signal,
+    tensors,
+    training,
+)
 from .convert import Shapes, convert
 from .reader import Source, read_model, sniff
 
-__all__ = ["OnnxImporter", "control", "elementwise", "importer", "nn", "reductions", "resize", "tensors"]
+__all__ = [
+    "OnnxImporter", "control", "einsum", "elementwise", "importer", "nn", "recurrent", "reductions", "resize", "sampling",
+    "selection", "signal", "tensors", "training",
+]  # fmt: skip
 
 
 class OnnxImporter:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,9 +11,10 @@ import onnx
 from tensorlang.errors import InputError, InternalError, ModelError, TensorlangError, UnsupportedOpError
 from tensorlang.graph import Expr, Graph, TensorType, Value, canonical, constant, dim, live_nodes
 
+from .functions import function_body, has_function, leave_out, opsets
 from .node import Emitter, OnnxNode, Unsupported, element_type, node_label, to_array
 from .reader import all_nodes, opset_versions
-from .registry import canonical_domain, domains, find_rule
+from .registry import Rule, canonical_domain, domains, find_rule
 
 Shapes = Mapping[str, Any]
 
@@ -39,7 +40,7 @@ def _refuse_unknown_operators(model: onnx.ModelProto, versions: Mapping[str, int
     for node in all_nodes(model.graph.node):
         domain = canonical_domain(node.domain)
         version = versions.get(domain, 1)
-        if find_rule(domain, node.op_type, version) is None:
+        if find_rule(domain, node.op_type, version) is None and not has_function(domain, node.op_type, version):
             unknown.append((_operator_name(node), node_label(node), _hint(domain, node.op_type, version)))
     if unknown:
         raise UnsupportedOpError(unknown)
@@ -65,6 +66,7 @@ class _Converter:
         self.emitter = Emitter()
         self.dims: dict[str, Expr] = {}
         self.unsupported: list[tuple[str, str, str]] = []
+        self.needs: dict[str, None] = {}  # inputs whose contents some unsupported node lacks
         self.scope: dict[str, Value | None] = {}  # None: the output of a node that could not be imported
 
     def run(self, shapes: Shapes) -> Graph:
@@ -76,7 +78,7 @@ class _Converter:
         self._import_nodes(proto.node)
         outputs = [self._output(v.name) for v in proto.output]
         if self.unsupported:
-            raise UnsupportedOpError(self.unsupported)
+            raise UnsupportedOpError(self.unsupported, tuple(self.needs))
         values = [v for v in outputs if v is not None]
         nodes = live_nodes(self.emitter.builder.nodes, values)
         return Graph(inputs, nodes, values, proto.name or "main", self.dims, [v.name for v in proto.output])
@@ -125,19 +127,58 @@ class _Converter:
         domain = canonical_domain(proto.domain)
         version = self.versions.get(domain, 1)
         rule = find_rule(domain, proto.op_type, version)
-        if rule is None:  # cannot happen after the scan
-            raise ModelError(f"no rule for {_operator_name(proto)}")
-        node = OnnxNode(proto, version, inputs, self.emitter, self._subgraph)
+        node = OnnxNode(proto, version, inputs, self.emitter, self)
         try:
-            result = rule(node)
+            result = self._inlined(node) if rule is None else self._by_rule(rule, node)
         except Unsupported as error:
             self.unsupported.append((_operator_name(proto), node.label, str(error)))
+            self.needs.update(dict.fromkeys(_sources(error.needs)))
             return None
         except (TypeError, ValueError, IndexError, KeyError, OverflowError) as error:
             if isinstance(error, TensorlangError):
                 raise
             raise self._blamed(node, error) from error
         return result if isinstance(result, tuple) else (result,)
+
+    def _by_rule(self, rule: Rule, node: OnnxNode) -> Value | tuple[Value, ...]:
+        """By our own rule; where it does not know this form, by ONNX's definition of the operator, if there is one."""
+        before = len(self.emitter.builder.nodes)
+        try:
+            return rule(node)
+        except Unsupported as error:
+            if not has_function(node.proto.domain, node.proto.op_type, node.version):
+                raise
+            del self.emitter.builder.nodes[before:]
+            try:
+                return self._inlined(node)
+            except Unsupported as inner:
+                raise Unsupported(str(error), (*error.needs, *inner.needs)) from None
+
+    def _inlined(self, node: OnnxNode) -> tuple[Value, ...]:
+        """The body that ONNX defines the operator by, imported where the node stands. Names outside are not visible in it."""
+        proto = node.proto
+        body = function_body(proto, node.version, node.inputs)
+        if body is None:
+            raise Unsupported(f"no rule for it in opset {node.version}")
+        outer, outer_versions, outer_unsupported = self.scope, self.versions, self.unsupported
+        given = dict(zip(body.input, node.inputs, strict=False))
+        self.scope = {name: given[name] for name in body.input if given.get(name) is not None}
+        self.versions, self.unsupported = {**self.versions, **opsets(body)}, []
+        try:
+            for inner in body.node:
+                inner.name = f"{node.label}.{inner.name or inner.op_type}"
+            leave_out(body.node, {name for name in body.input if name not in self.scope})
+            self._import_nodes(body.node)
+            if self.unsupported:
+                operator, _, hint = self.unsupported[0]
+                raise Unsupported(f"its definition uses {operator}" + (f": {hint}" if hint else ""))
+            outputs = [self.scope.get(name) for name in body.output]
+        finally:
+            self.scope, self.versions, self.unsupported = outer, outer_versions, outer_unsupported
+        made = outputs[: node.output_count]
+        if any(v is None and node.wants(i) for i, v in enumerate(made)):
+            raise Unsupported("its definition does not make every output")
+        return tuple(v if v is not None else node.constant(0) for v in made)
 
     def _blamed(self, node: OnnxNode, error: Exception) -> Exception:
         """What to raise for an error that no rule foresaw: a node that ONNX's checker refuses is to blame, else we are."""
@@ -150,7 +191,7 @@ class _Converter:
             return node.fail(str(refusal).strip().splitlines()[0])
         return InternalError(f"importing node {node.label!r} ({node.proto.op_type}) failed: {error!r}")
 
-    def _subgraph(self, proto: onnx.GraphProto, inputs: Sequence[Value]) -> list[Value]:
+    def subgraph(self, proto: onnx.GraphProto, inputs: Sequence[Value]) -> list[Value]:
         """Import the nodes of a subgraph right here; names of the outer graph are visible in it."""
         outer = dict(self.scope)
         self._read_initializers(proto)
@@ -167,6 +208,21 @@ class _Converter:
         if any(v is None for v in outputs):
             raise Unsupported("see the nodes above" if len(self.unsupported) > before else "its body reads unsupported values")
         return [v for v in outputs if v is not None]
+
+
+def _sources(values: Sequence[Value]) -> Iterator[str]:
+    """Names of the graph inputs that `values` are computed from."""
+    seen: set[Value] = set()
+    stack = list(values)
+    while stack:
+        value = stack.pop()
+        if value in seen or value.is_constant:
+            continue
+        seen.add(value)
+        if value.producer is None:
+            yield value.name
+        else:
+            stack.extend(value.producer.inputs)
 
 
 class _Inputs:

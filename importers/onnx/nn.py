@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -42,7 +44,8 @@ def gemm(node: OnnxNode) -> Value:
 # -- windows -------------------------------------------------------------------------------------------------------
 
 
-def _spatial(node: OnnxNode, name: str, count: int, default: int = 1) -> tuple[int, ...]:
+def spatial(node: OnnxNode, name: str, count: int, default: int = 1) -> tuple[int, ...]:
+    """An attribute with one entry per spatial dimension."""
     values = tuple(node.attr(name, (default,) * count))
     if len(values) != count:
         raise node.fail(f"{name} has {len(values)} entries for {count} spatial dimension(s)")
@@ -92,11 +95,18 @@ def _bias(node: OnnxNode) -> list[Value]:
     return [] if bias is None else [bias]
 
 
+def add_bias(node: OnnxNode, y: Value, bias: Value | None) -> Value:
+    """y plus one number per channel (its dimension 1)."""
+    if bias is None:
+        return y
+    return node.add("add", y, node.add("reshape", bias, shape=(bias.shape[0], *(1,) * (y.type.ndim - 2))))
+
+
 @onnx_op("Conv")
 def conv(node: OnnxNode) -> Value:
     x = node.input(0)
     w, kernel = _weight(node)
-    strides, dilations = _spatial(node, "strides", len(kernel)), _spatial(node, "dilations", len(kernel))
+    strides, dilations = spatial(node, "strides", len(kernel)), spatial(node, "dilations", len(kernel))
     pads = _pads(node, x.shape[2:], kernel, strides, dilations)
     group = node.attr("group", 1)
     attrs = {"strides": strides, "pads": pads, "dilations": dilations, "group": group, "layout": "NCHW"}
@@ -108,8 +118,8 @@ def conv_transpose(node: OnnxNode) -> Value:
     x = node.input(0)
     w, kernel = _weight(node)
     n = len(kernel)
-    strides, dilations = _spatial(node, "strides", n), _spatial(node, "dilations", n)
-    extra = _spatial(node, "output_padding", n, 0)
+    strides, dilations = spatial(node, "strides", n), spatial(node, "dilations", n)
+    extra = spatial(node, "output_padding", n, 0)
     auto = node.choice("auto_pad", "NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER")
     wanted = node.attr("output_shape", None)
     pads: tuple[int | Expr, ...]
@@ -134,25 +144,54 @@ def conv_transpose(node: OnnxNode) -> Value:
     return node.add("conv_transpose", x, w, *_bias(node), **attrs, group=node.attr("group", 1), layout="NCHW")
 
 
-def _pool(node: OnnxNode, target: str, **more: object) -> Value:
+def _window(node: OnnxNode) -> dict[str, Any]:
+    """The attributes of a pool."""
     x = node.input(0)
     n = x.type.ndim - 2
     if n < 1:
         raise node.fail(f"pooling of {x.type}: no spatial dimensions")
     kernel = tuple(node.attr("kernel_shape"))
-    strides, dilations = _spatial(node, "strides", n), _spatial(node, "dilations", n)
+    strides, dilations = spatial(node, "strides", n), spatial(node, "dilations", n)
     if len(kernel) != n:
         raise node.fail(f"kernel_shape {list(kernel)} for {n} spatial dimension(s)")
     pads = _pads(node, x.shape[2:], kernel, strides, dilations)
     attrs = {"kernel": kernel, "strides": strides, "pads": pads, "dilations": dilations}
-    return node.add(target, x, **attrs, ceil_mode=bool(node.attr("ceil_mode", 0)), layout="NCHW", **more)
+    return {**attrs, "ceil_mode": bool(node.attr("ceil_mode", 0)), "layout": "NCHW"}
+
+
+def _pool(node: OnnxNode, target: str, **more: object) -> Value:
+    return node.add(target, node.input(0), **_window(node), **more)
 
 
 @onnx_op("MaxPool")
-def max_pool(node: OnnxNode) -> Value:
-    if node.wants(1):
-        raise node.unsupported("the indices of the largest elements")
-    return _pool(node, "max_pool")
+def max_pool(node: OnnxNode) -> Value | tuple[Value, ...]:
+    values = _pool(node, "max_pool")
+    if not node.wants(1):
+        return values
+    return values, _pool(node, "max_pool_indices", column_major=bool(node.attr("storage_order", 0)))
+
+
+@onnx_op("MaxUnpool")
+def max_unpool(node: OnnxNode) -> Value:
+    """Zeros, and every element where its index says; positions count in what the pool read, which `output_shape` may exceed."""
+    x, indices = node.input(0), node.input(1)
+    kernel = tuple(node.attr("kernel_shape"))
+    n = len(kernel)
+    strides, pads = spatial(node, "strides", n), tuple(node.attr("pads", (0,) * (2 * n)))
+    if as_ints(x.shape) is None:
+        raise node.unsupported(f"an input of unknown size {x.type}")
+    sizes = [(d.value - 1) * s - p - q + k for d, s, p, q, k in zip(x.shape[2:], strides, pads[:n], pads[n:], kernel, strict=True)]
+    inner = (*(d.value for d in x.shape[:2]), *sizes)
+    zero = False if x.dtype.is_bool else 0
+    empty = node.add("full", shape=(math.prod(inner),), value=zero, dtype=x.dtype)
+    flat = [node.add("reshape", v, shape=(math.prod(d.value for d in x.shape),)) for v in (indices, x)]
+    y = node.add("reshape", node.add("scatter_elements", empty, *flat, axis=0), shape=inner)
+    if node.optional(2) is None:
+        return y
+    outer = [int(d) for d in node.known(2, "the output's shape")]
+    if len(outer) != len(inner):
+        raise node.fail(f"an output shape {outer} for {x.type}")
+    return node.add("pad", y, pads=(*(0,) * len(inner), *(o - i for o, i in zip(outer, inner, strict=True))))
 
 
 @onnx_op("AveragePool")
@@ -194,13 +233,30 @@ def global_lp_pool(node: OnnxNode) -> Value:
 
 
 @onnx_op("BatchNormalization")
-def batch_normalization(node: OnnxNode) -> Value:
-    if node.attr("training_mode", 0) or (node.version < 7 and not node.attr("is_test", 0)):
-        raise node.unsupported("training mode")
-    if any(node.wants(i) for i in range(1, node.output_count)):
-        raise node.unsupported("running statistics as outputs")
-    x, *parameters = (node.input(i) for i in range(5))
-    return node.add("batch_norm", x, *parameters, epsilon=node.attr("epsilon", 1e-5), axis=min(1, x.type.ndim - 1))
+def batch_normalization(node: OnnxNode) -> Value | tuple[Value, ...]:
+    x, scale, bias, mean, variance = (node.input(i) for i in range(5))
+    attrs = {"epsilon": node.attr("epsilon", 1e-5), "axis": min(1, x.type.ndim - 1)}
+    training = bool(node.attr("training_mode", 0)) or (node.version < 7 and not node.attr("is_test", 0))
+    if node.version < 14 and any(node.wants(i) for i in range(1, node.output_count)):
+        raise node.unsupported("running statistics as outputs, before opset 14")
+    if not training:
+        return node.add("batch_norm", x, scale, bias, mean, variance, **attrs)
+    axes = tuple(a for a in range(x.type.ndim) if a != attrs["axis"])
+    flat = node.add("reduce_mean", x, axes=axes, keepdims=True)
+    apart = node.add("sub", x, flat)
+    spread = node.add("reduce_mean", node.add("mul", apart, apart), axes=axes, keepdims=False)
+    centre = node.add("reshape", flat, shape=spread.shape)
+    y = node.add("batch_norm", x, scale, bias, centre, spread, **attrs)
+    momentum = node.attr("momentum", 0.9)
+    running = [
+        node.add(
+            "add",
+            node.add("mul", old, node.constant(momentum, old)),
+            node.add("mul", node.add("cast", new, dtype=old.dtype), node.constant(1 - momentum, old)),
+        )
+        for old, new in ((mean, centre), (variance, spread))
+    ]
+    return (y, *running)[: node.output_count] if node.output_count > 1 else y
 
 
 @onnx_op("LayerNormalization")
@@ -319,7 +375,7 @@ def conv_integer(node: OnnxNode) -> Value:
     """Padding is the zero point, which is zero after it is subtracted."""
     x = _integers(node, 0, 2, 1)
     w, kernel = _weight(node)
-    strides, dilations = _spatial(node, "strides", len(kernel)), _spatial(node, "dilations", len(kernel))
+    strides, dilations = spatial(node, "strides", len(kernel)), spatial(node, "dilations", len(kernel))
     pads = _pads(node, x.shape[2:], kernel, strides, dilations)
     attrs = {"strides": strides, "pads": pads, "dilations": dilations, "group": node.attr("group", 1)}
     return node.add("conv", x, _integers(node, 1, 3, 0), **attrs, layout="NCHW")

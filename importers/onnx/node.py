@@ -10,8 +10,9 @@ import onnx
 from onnx import numpy_helper
 
 from tensorlang.errors import ModelError, TypeCheckError
-from tensorlang.graph import DType, Expr, GraphBuilder, Value, as_dtype, as_ints, canonical, constant, get
+from tensorlang.graph import DType, Expr, GraphBuilder, Value, as_dtype, as_ints, canonical, constant, get, runtime_dim
 
+MAX_SIZES = 64  # elements of a computed tensor that become dimensions
 FOLD_LIMIT = 1 << 22  # bytes; a larger result that inputs are much smaller than is left to run time
 
 _DTYPES = {
@@ -24,7 +25,15 @@ _DTYPES = {
 
 
 class Unsupported(Exception):
-    """A node whose operator is known but not in this form; becomes part of one `UnsupportedOpError`."""
+    """A node whose operator is known but not in this form; becomes part of one `UnsupportedOpError`.
+
+    Attributes:
+        needs: values whose contents, if they were known beforehand, would make it supported.
+    """
+
+    def __init__(self, reason: str, needs: Sequence[Value] = ()):
+        super().__init__(reason)
+        self.needs = tuple(needs)
 
 
 def element_type(code: int) -> DType:
@@ -86,7 +95,7 @@ class Emitter:
                 np.array([e.value for e in v.data.flat], v.dtype.numpy).reshape(v.data.shape)  # type: ignore[union-attr]
                 for v in outputs
             ]
-        if not all(v.is_constant for v in inputs) or any(_has_symbols(a) for a in attrs.values()):
+        if get(op).structure or not all(v.is_constant for v in inputs) or any(_has_symbols(a) for a in attrs.values()):
             return None
         size = 0
         for v in outputs:
@@ -129,6 +138,7 @@ class OnnxNode:
         proto: the node itself.
         version: the opset version of its domain.
         inputs: its inputs in order; None where one is left out.
+        host: who imports it: `body.Host`.
         subgraph: imports a subgraph attribute where the node stands, given values for its formal inputs.
     """
 
@@ -138,13 +148,14 @@ class OnnxNode:
         version: int,
         inputs: Sequence[Value | None],
         emitter: Emitter,
-        subgraph: Callable[[onnx.GraphProto, Sequence[Value]], list[Value]],
+        host: Any,
     ):
         self.proto = proto
         self.version = version
         self.inputs = list(inputs)
         self.emitter = emitter
-        self.subgraph = subgraph
+        self.host = host
+        self.subgraph: Callable[[onnx.GraphProto, Sequence[Value]], list[Value]] = host.subgraph
         self._attributes = {a.name: a for a in proto.attribute}
 
     # -- messages --------------------------------------------------------------------------------------------------
@@ -157,9 +168,9 @@ class OnnxNode:
         """The error for a node that is wrong in itself: raise it."""
         return ModelError(f"node {self.label!r} ({self.proto.op_type}): {reason}")
 
-    def unsupported(self, reason: str) -> Unsupported:
-        """The error for a node that is sound but not supported: raise it."""
-        return Unsupported(reason)
+    def unsupported(self, reason: str, *needs: Value) -> Unsupported:
+        """The error for a node that is sound but not supported: raise it. `needs` are values that it lacks the contents of."""
+        return Unsupported(reason, needs)
 
     # -- inputs ----------------------------------------------------------------------------------------------------
     def input(self, position: int) -> Value:
@@ -188,7 +199,7 @@ class OnnxNode:
         """
         array = self.known_or_none(position)
         if array is None:
-            raise self.unsupported(f"{what} (input {position}) is computed at run time")
+            raise self.unsupported(f"{what} (input {position}) is computed at run time", self.input(position))
         return array
 
     def known_or_none(self, position: int) -> np.ndarray | None:
@@ -201,18 +212,40 @@ class OnnxNode:
             return np.array([e.value for e in value.data.flat], value.dtype.numpy).reshape(value.data.shape)
         return None
 
-    def dims(self, position: int, what: str) -> list[Expr]:
+    def dims(self, position: int, what: str, low: int | None = 0) -> list[Expr]:
         """The elements of an integer input, as expressions of the model's dimensions.
 
+        What only a run can tell gets a dimension of its own for each element; a run in which one is below `low` is refused.
+
         Raises:
-            Unsupported: they depend on data.
+            Unsupported: not even their number is known.
         """
         value = self.input(position)
         if value.data is None and value.constant is not None and value.dtype.is_int:
             return [canonical(int(n)) for n in value.constant.reshape(-1)]
-        if value.data is None:
-            raise self.unsupported(f"{what} (input {position}) depends on data: sizes known only at run time")
-        return list(value.data.reshape(-1))
+        if value.data is not None:
+            return list(value.data.reshape(-1))
+        shape = as_ints(value.shape)
+        if shape is None or len(shape) > 1 or sum(shape) > MAX_SIZES:
+            raise self.unsupported(f"{what} (input {position}) depends on data: not even their number is known", value)
+        return [self.bound(self._element(value, k), low) for k in range(shape[0] if shape else 1)]
+
+    def _element(self, value: Value, k: int) -> Value:
+        wide = value if value.dtype == as_dtype("i64") else self.add("cast", value, dtype=as_dtype("i64"))
+        if value.type.ndim:
+            wide = self.add("slice", wide, starts=(k,), shape=(1,), steps=(1,))
+        return self.add("reshape", wide, shape=())
+
+    def bound(self, value: Value, low: int | None = 0) -> Expr:
+        """The integer that a value (one i64) holds, as a dimension."""
+        size = runtime_dim(self.label_word, low)
+        self.add("bind_size", value, defines=(size,), low=low)
+        return size
+
+    @property
+    def label_word(self) -> str:
+        """The operator's name as a word, for dimensions."""
+        return self.proto.op_type.lower()
 
     # -- attributes ------------------------------------------------------------------------------------------------
     def has(self, name: str) -> bool:

@@ -13,7 +13,7 @@ import onnx.inliner
 
 from tensorlang.errors import ModelError
 
-from .registry import canonical_domain, find_rule
+from .registry import canonical_domain
 
 Source: TypeAlias = "str | os.PathLike[str] | bytes | onnx.ModelProto"
 
@@ -169,39 +169,10 @@ def _check_opsets(model: onnx.ModelProto, where: str) -> None:
 
 
 def _without_functions(model: onnx.ModelProto, where: str) -> onnx.ModelProto:
-    """Calls of the model's own functions, and of standard operators that are defined by one and that we lack, inlined."""
+    """Calls of the model's own functions inlined; operators that ONNX defines by others are expanded where they stand."""
     try:
         if model.functions:
             model = onnx.inliner.inline_local_functions(model)
     except Exception as error:
         raise ModelError(f"{where}: its functions cannot be inlined: {error}") from error
-    versions = opset_versions(model)
-    lacking: dict[tuple[str, str], list[onnx.NodeProto]] = {}
-    for node in all_nodes(model.graph.node):
-        version = versions.get(canonical_domain(node.domain), 1)
-        if find_rule(node.domain, node.op_type, version) is None:
-            schema = _schema(node, version)
-            if schema is not None and (schema.has_function or schema.has_context_dependent_function):
-                _write_defaults(node, schema)
-                lacking.setdefault((node.domain, node.op_type), []).append(node)
-    if not lacking:
-        return model
-    try:
-        return onnx.inliner.inline_selected_functions(model, sorted(lacking), inline_schema_functions=True)
-    except Exception:  # onnx's inliner does not know every form; the nodes are then listed as unsupported
-        return model
-
-
-def _schema(node: onnx.NodeProto, version: int) -> onnx.defs.OpSchema | None:
-    try:
-        return onnx.defs.get_schema(node.op_type, version, canonical_domain(node.domain))
-    except onnx.defs.SchemaError:
-        return None
-
-
-def _write_defaults(node: onnx.NodeProto, schema: onnx.defs.OpSchema) -> None:
-    """Make defaults explicit: function bodies refer to attributes, and the inliner does not look defaults up."""
-    given = {a.name for a in node.attribute}
-    for name, attribute in schema.attributes.items():
-        if name not in given and attribute.default_value.type != onnx.AttributeProto.UNDEFINED:
-            node.attribute.append(attribute.default_value)
+    return model

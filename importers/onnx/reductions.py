@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tensorlang.graph import Value, canonical
 
 from .node import OnnxNode
@@ -57,6 +59,15 @@ _arg_reduction("ArgMax", "argmax")
 _arg_reduction("ArgMin", "argmin")
 
 
+def _flattened(node: OnnxNode, x: Value, axis: int, of_rows: Callable[[Value], Value]) -> Value:
+    """`of_rows` of x as a matrix, whose rows are the dimensions from `axis` on, in the shape of x."""
+    lead, tail = canonical(1), canonical(1)
+    for a, d in enumerate(x.shape):
+        lead, tail = (lead * d, tail) if a < axis else (lead, tail * d)
+    matrix = node.add("reshape", x, shape=(canonical(lead), canonical(tail)))
+    return node.add("reshape", of_rows(matrix), shape=x.shape)
+
+
 def _softmax(name: str, target: str) -> None:
     @onnx_op(name)
     def flattened(node: OnnxNode) -> Value:
@@ -65,11 +76,7 @@ def _softmax(name: str, target: str) -> None:
         axis = node.axis("axis", x.type.ndim, 1)
         if axis == x.type.ndim - 1:
             return node.add(target, x, axis=axis)
-        lead, tail = canonical(1), canonical(1)
-        for a, d in enumerate(x.shape):
-            lead, tail = (lead * d, tail) if a < axis else (lead, tail * d)
-        matrix = node.add("reshape", x, shape=(canonical(lead), canonical(tail)))
-        return node.add("reshape", node.add(target, matrix, axis=1), shape=x.shape)
+        return _flattened(node, x, axis, lambda matrix: node.add(target, matrix, axis=1))
 
     @onnx_op(name, since=13)
     def along_axis(node: OnnxNode) -> Value:
@@ -81,12 +88,36 @@ _softmax("Softmax", "softmax")
 _softmax("LogSoftmax", "log_softmax")
 
 
-@onnx_op("CumSum")
-def cumsum(node: OnnxNode) -> Value:
+def _cumulative(name: str, target: str) -> None:
+    @onnx_op(name)
+    def rule(node: OnnxNode) -> Value:
+        x = node.input(0)
+        axis = node.normal_axis(int(node.known(1, "the axis").reshape(())), x.type.ndim)
+        exclusive, reverse = bool(node.attr("exclusive", 0)), bool(node.attr("reverse", 0))
+        return node.add(target, x, axis=axis, exclusive=exclusive, reverse=reverse)
+
+
+_cumulative("CumSum", "cumsum")
+_cumulative("CumProd", "cumprod")
+
+
+def hardmax_along(node: OnnxNode, x: Value, axis: int) -> Value:
+    """1 at the first largest element along `axis`, else 0."""
+    first = node.add("argmax", x, axis=axis, keepdims=False)
+    return node.add("one_hot", first, node.constant([0, 1], x), depth=x.shape[axis], axis=axis)
+
+
+@onnx_op("Hardmax")
+def hardmax_flattened(node: OnnxNode) -> Value:
+    """Before opset 13: over all dimensions from `axis` on."""
     x = node.input(0)
-    axis = node.normal_axis(int(node.known(1, "the axis").reshape(())), x.type.ndim)
-    exclusive, reverse = bool(node.attr("exclusive", 0)), bool(node.attr("reverse", 0))
-    return node.add("cumsum", x, axis=axis, exclusive=exclusive, reverse=reverse)
+    return _flattened(node, x, node.axis("axis", x.type.ndim, 1), lambda matrix: hardmax_along(node, matrix, 1))
+
+
+@onnx_op("Hardmax", since=13)
+def hardmax(node: OnnxNode) -> Value:
+    x = node.input(0)
+    return hardmax_along(node, x, node.axis("axis", x.type.ndim, -1))
 
 
 @onnx_op("TopK")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tensorlang import te
-from tensorlang.graph import Expr, Value, as_dtype, as_ints, canonical, size_quotient
+from tensorlang.graph import Expr, Value, as_dtype, as_ints, canonical, free_vars, lowest, size_quotient
 
 from .node import OnnxNode
 from .registry import onnx_op
@@ -33,7 +33,7 @@ def reshape_attribute(node: OnnxNode) -> Value:
 
 @onnx_op("Reshape", since=5)
 def reshape(node: OnnxNode) -> Value:
-    return _reshape(node, node.dims(1, "the shape"), allow_zero=bool(node.attr("allowzero", 0)))
+    return _reshape(node, node.dims(1, "the shape", low=-1), allow_zero=bool(node.attr("allowzero", 0)))
 
 
 def _reshape(node: OnnxNode, wanted: Sequence[Expr], allow_zero: bool) -> Value:
@@ -54,12 +54,24 @@ def _reshape(node: OnnxNode, wanted: Sequence[Expr], allow_zero: bool) -> Value:
         elif d.op == "const" and d.value < 0:
             raise node.fail(f"dimension {position} of the shape is {d.value}")
         dims.append(d)
+    if any(lowest(v) == -1 for d in dims for v in free_vars(d)):
+        dims = _resolved(x, dims, allow_zero)
     if free is not None:
         try:
             dims[free] = size_quotient(x.shape, [d for i, d in enumerate(dims) if i != free])
         except ValueError as error:
             raise node.fail(f"{x.type} cannot take the shape [{', '.join(map(str, wanted))}]: {error}") from None
     return node.add("reshape", x, shape=tuple(dims))
+
+
+def _resolved(x: Value, wanted: Sequence[Expr], allow_zero: bool) -> list[Expr]:
+    """The shape where only a run tells which of its dimensions are 0 or -1."""
+    dims = [
+        te.select(te.equal(d, 0), x.shape[k], d) if k < x.type.ndim and not allow_zero else d for k, d in enumerate(wanted)
+    ]
+    others = _product([te.select(te.equal(d, -1), canonical(1), d) for d in dims])
+    left = te.floordiv(_product(x.shape), te.maximum(others, 1))
+    return [canonical(te.select(te.equal(d, -1), left, d)) for d in dims]
 
 
 @onnx_op("Flatten")
@@ -194,7 +206,7 @@ def slice_attributes(node: OnnxNode) -> Value:
 
 @onnx_op("Slice", since=10)
 def slice_(node: OnnxNode) -> Value:
-    starts, ends = node.dims(1, "the starts"), node.dims(2, "the ends")
+    starts, ends = node.dims(1, "the starts", low=None), node.dims(2, "the ends", low=None)
     axes = node.known(3, "the axes") if node.optional(3) is not None else range(len(starts))
     steps = node.known(4, "the steps") if node.optional(4) is not None else (1,) * len(starts)
     return _slice_between(node, starts, ends, [int(a) for a in axes], [int(s) for s in steps])
@@ -318,17 +330,39 @@ def constant_of_shape(node: OnnxNode) -> Value:
 @onnx_op("Range")
 def range_(node: OnnxNode) -> Value:
     kind = node.input(0).dtype
+    known = [node.known_or_none(i) for i in range(3)]
     if kind.is_float:
-        start, limit, step = (node.known(i, "a bound").reshape(()).item() for i in range(3))
+        if any(a is None for a in known):
+            return _float_range(node)
+        start, limit, step = (a.reshape(()).item() for a in known if a is not None)
         count = canonical(max(0, int(np.ceil((limit - start) / step))))
         return node.add("range", start=start, step=step, size=count, dtype=kind)
-    begin, end, delta = (node.dims(i, "a bound")[0] for i in range(3))
-    if delta.op != "const":
-        raise node.unsupported("a step that depends on the input's size")
-    n = delta.value
-    distance = end - begin if n > 0 else begin - end
-    count = canonical(te.maximum(te.floordiv(distance + (abs(n) - 1), abs(n)), 0))
-    return node.add("range", start=_plain([begin])[0], step=n, size=count, dtype=kind)
+    begin, end, delta = (node.dims(i, "a bound", low=None)[0] for i in range(3))
+    if delta.op == "const":
+        n = delta.value
+        if n == 0:
+            raise node.fail("the step is 0")
+        distance = end - begin if n > 0 else begin - end
+        count = canonical(te.maximum(te.floordiv(distance + (abs(n) - 1), abs(n)), 0))
+        return node.add("range", start=_plain([begin])[0], step=n, size=count, dtype=kind)
+    up = te.floordiv(end - begin + (delta - 1), te.maximum(delta, 1))
+    down = te.floordiv(begin - end + (-delta - 1), te.maximum(-delta, 1))
+    count = canonical(te.maximum(te.select(delta > 0, up, down), 0))
+    steps = node.add("range", start=0, step=1, size=count, dtype=kind)
+    return node.add("add", node.add("mul", steps, _scalar(node, 2)), _scalar(node, 0))
+
+
+def _scalar(node: OnnxNode, position: int) -> Value:
+    return node.add("reshape", node.input(position), shape=())
+
+
+def _float_range(node: OnnxNode) -> Value:
+    """Bounds that only a run tells."""
+    start, limit, delta = (_scalar(node, i) for i in range(3))
+    count = node.add("ceil", node.add("div", node.add("sub", limit, start), delta))
+    whole = node.add("maximum", node.add("cast", count, dtype=as_dtype("i64")), node.constant(np.array(0, np.int64)))
+    steps = node.add("range", start=0, step=1, size=node.bound(whole), dtype=as_dtype("i64"))
+    return node.add("add", node.add("mul", node.add("cast", steps, dtype=start.dtype), delta), start)
 
 
 @onnx_op("EyeLike")
@@ -354,3 +388,23 @@ def depth_to_space(node: OnnxNode) -> Value:
 def space_to_depth(node: OnnxNode) -> Value:
     mode = node.choice("mode", "DCR", "CRD")
     return node.add("space_to_depth", node.input(0), blocksize=node.attr("blocksize"), mode=mode)
+
+
+@onnx_op("ReverseSequence")
+def reverse_sequence(node: OnnxNode) -> Value:
+    batch, time = node.attr("batch_axis", 1), node.attr("time_axis", 0)
+    return node.add("reverse_sequence", node.input(0), node.input(1), batch=batch, time=time)
+
+
+@onnx_op("TensorScatter")
+def tensor_scatter(node: OnnxNode) -> Value:
+    cache, update, starts = node.input(0), node.input(1), node.optional(2)
+    if starts is None:
+        starts = node.add("full", shape=cache.shape[:1], value=0, dtype=as_dtype("i64"))
+    circular = node.choice("mode", "linear", "circular") == "circular"
+    return node.add("write_cache", cache, update, starts, axis=node.axis("axis", cache.type.ndim, -2), circular=circular)
+
+
+@onnx_op("Det")
+def det(node: OnnxNode) -> Value:
+    return node.add("det", node.input(0))

@@ -3,15 +3,18 @@
     injective producers           inlined, unless a contraction would compute them again and again
     reductions along rows         softmax, layer norm: one row at a time, partial sums in vector lanes
     other reductions              matmul, convolution, pooling: register tiles, packed constant operands, epilogue fused
-    everything else               vectorised along the last axis, parallel over the rest
+    one element each              vectorised along the last axis, parallel over the rest
+    tuples, scans, externals      scalar; parallel over their first axis
 """
 
 from __future__ import annotations
 
+from tensorlang.ir.stmt import Store
 from tensorlang.schedule import Schedule
 from tensorlang.schedule.rules import Machine
 
-from .elementwise import schedule_elementwise
+from .analysis import is_plain
+from .elementwise import schedule_elementwise, schedule_points
 from .inline import inline_injective
 from .rows import schedule_rows
 from .tile import schedule_tile
@@ -24,8 +27,14 @@ def schedule(s: Schedule, machine: Machine) -> None:
         return
     done: set[str] = set()
     for stage in list(s.stages):
-        if stage.name not in done and s.block(stage).init is not None:
+        block = s.block(stage)
+        if stage.name not in done and block.init is not None and is_plain(s, block):
             done |= schedule_tile(s, stage, machine, done)
     for stage in list(s.stages):
-        if stage.name not in done:
+        if stage.name in done:
+            continue
+        block = s.block(stage)
+        if block.init is None and isinstance(block.body, Store):
             schedule_elementwise(s, stage, machine)
+        else:
+            schedule_points(s, stage)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from tensorlang.ir.buffer import Buffer
 from tensorlang.ir.expr import Expr
-from tensorlang.ir.reduction import reduction_of
+from tensorlang.ir.reduction import COMBINE, init_stores, reduction_of, stores_of
 from tensorlang.ir.stmt import Block, Store
-from tensorlang.ir.tree import read_buffers
+from tensorlang.ir.tree import block_path, loops_of, read_buffers, sole_ancestor, written_buffers
 from tensorlang.ir.visitor import blocks, free_vars, loads, walk
 from tensorlang.schedule import Schedule
 from tensorlang.symbolic.affine import linear_form
@@ -15,7 +15,7 @@ PARALLEL_WORK = 32 * 1024  # scalar operations below which a parallel region cos
 
 
 def store_of(block: Block) -> Store:
-    """The block's store (blocks of te programs have exactly one)."""
+    """The store of a block that has one: ask `is_plain` first."""
     assert isinstance(block.body, Store)
     return block.body
 
@@ -31,7 +31,25 @@ def is_reduction(block: Block) -> bool:
 
 
 def readers_of(s: Schedule, buffer: Buffer) -> list[Block]:
-    return [b for b in blocks(s.func.body) if buffer in read_buffers(b) and store_of(b).buffer is not buffer]
+    return [b for b in blocks(s.func.body) if buffer in read_buffers(b) and buffer not in written_buffers(b)]
+
+
+def is_plain(s: Schedule, block: Block) -> bool:
+    """Whether the stage is what the rules understand: one store of an element, or one reduction by an operator of the
+    language, by the only stage that writes its tensor; and, of a reduction, in loops of its own."""
+    if not isinstance(block.body, Store):
+        return False
+    buffer = block.body.buffer
+    if any(b is not block and buffer in written_buffers(b) for b in blocks(s.func.body)):
+        return False
+    if block.init is None:
+        return not any(it.kind == "reduce" for it in block.iters)
+    reduction = reduction_of(block)
+    known = reduction is not None and reduction.kind in COMBINE and isinstance(block.init, Store)
+    if not known or any(loads(store.value) for store in init_stores(block)):
+        return False
+    path = block_path(s.func.body, block.name)
+    return not loops_of(path[: path.index(sole_ancestor(path))])
 
 
 def spatial_vars(block: Block) -> list[Expr]:
@@ -70,7 +88,8 @@ def is_contraction(block: Block) -> bool:
 
 def work(block: Block) -> int | None:
     """Scalar operations of the whole stage, or None where a size is symbolic."""
-    total = max(1, sum(1 for n in walk(source_of(block)) if n.op not in ("const", "var")))
+    values = [store.value for store in stores_of(block.body) or ()]
+    total = max(1, sum(1 for value in values for n in walk(value) if n.op not in ("const", "var")))
     for it in block.iters:
         if it.extent.op != "const":
             return None

@@ -38,6 +38,13 @@ def schedule_elementwise(s: Schedule, stage: Stage, machine: Machine, *, paralle
             stage.parallel(target)
 
 
+def schedule_points(s: Schedule, stage: Stage) -> None:
+    """What no rule knows how to vectorise (reductions of tuples): its first axis in parallel, where there is work."""
+    axes = [a for a in stage.axis if not _is_one(s, a)]
+    if axes and worth_parallel(work(s.block(stage))):
+        stage.parallel(axes[0])
+
+
 def _vectorize(s: Schedule, stage: Stage, last: Loop, lanes: int) -> Loop | None:
     """Split `last` into vectors; the loop over them, or None where it is too short to pay."""
     size = _extent(s, last)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from tensorlang.ir.reduction import reduction_of
 from tensorlang.ir.stmt import Block
-from tensorlang.ir.visitor import free_vars, loads
+from tensorlang.ir.visitor import free_vars, loads, walk
 from tensorlang.schedule import Schedule
 
 from .analysis import (
     is_contraction,
     is_index_math,
+    is_plain,
     is_reduction,
     readers_of,
     source_of,
@@ -23,17 +24,25 @@ def inline_injective(s: Schedule) -> None:
     """Inline every injective stage but outputs, and what a windowed or contracting reader would recompute."""
     for stage in list(s.stages):
         block = s.block(stage)
+        if not is_plain(s, block):
+            continue
         buffer = store_of(block).buffer
         if is_reduction(block) or buffer in s.func.params:
             continue
         readers = readers_of(s, buffer)
-        if readers and all(_may_inline(block, reader) for reader in readers):
+        plain = all(is_plain(s, reader) for reader in readers)
+        if readers and plain and all(_may_inline(block, reader) for reader in readers):
             stage.compute_inline()
+
+
+MANY_READS = 4  # of a guarded element by one reader: from here on every copy of the guard costs more than memory does
 
 
 def _may_inline(block: Block, reader: Block) -> bool:
     if not is_reduction(reader):
-        return True
+        guarded = any(e.op == "select" for e in walk(source_of(block)))
+        buffer = store_of(block).buffer
+        return not guarded or len({e for e in loads(source_of(reader)) if e.value is buffer}) < MANY_READS
     if is_index_math(source_of(block)):
         return not _scatters_columns(block, reader)
     # A reduction along rows reads every element once; a window or a contraction reads it many times.

@@ -11,6 +11,7 @@ from tensorlang.schedule.rules import Machine
 from .analysis import (
     extent,
     is_contraction,
+    is_plain,
     is_reduction,
     readers_of,
     reduce_vars,
@@ -26,8 +27,12 @@ from .analysis import (
 def schedule_rows(s: Schedule, machine: Machine) -> bool:
     """Schedule the whole program row by row if all its reductions run along contiguous rows; says whether it did."""
     stages = s.stages
+    if any(not is_plain(s, s.block(st)) for st in stages):
+        return False
     if any(not is_reduction(s.block(st)) for st in stages[:-1]):
         return False
+    if any(store_of(s.block(st)).buffer in s.func.params for st in stages[:-1]):
+        return False  # an output cannot shrink to a row
     reductions = [st for st in stages if is_reduction(s.block(st))]
     if not reductions or not all(_along_row(s.block(st)) for st in reductions):
         return False

@@ -13,6 +13,7 @@ from math import ceil
 
 from tensorlang.ir.expr import Expr
 from tensorlang.ir.stmt import Block
+from tensorlang.ir.tree import written_buffers
 from tensorlang.ir.visitor import loads
 from tensorlang.schedule import Loop, Schedule, Stage
 from tensorlang.schedule.rules import Machine
@@ -20,6 +21,7 @@ from tensorlang.schedule.rules import Machine
 from .analysis import (
     extent,
     is_contraction,
+    is_plain,
     is_reduction,
     readers_of,
     reduce_vars,
@@ -136,6 +138,7 @@ def _materialised_inputs(s: Schedule, stage: Stage, done: Collection[str]) -> li
         p
         for p in s.stages
         if p.name not in done
+        and is_plain(s, s.block(p))
         and not is_reduction(s.block(p))
         and store_of(s.block(p)).buffer in read
         and [r.name for r in readers_of(s, store_of(s.block(p)).buffer)] == [stage.name]
@@ -166,8 +169,10 @@ def _epilogue(s: Schedule, stage: Stage) -> Stage | None:
     """The one injective stage that reads the reduction at exactly the element it writes, if it is so."""
     block = s.block(stage)
     buffer = store_of(block).buffer
+    if buffer in s.func.params:
+        return None  # an output must be whole
     readers = readers_of(s, buffer)
-    if len(readers) != 1 or is_reduction(readers[0]):
+    if len(readers) != 1 or is_reduction(readers[0]) or not is_plain(s, readers[0]):
         return None
     reader = readers[0]
     store = store_of(reader)
@@ -209,8 +214,11 @@ def _packed_stage(s: Schedule, stage: Stage, block: Block, e: Expr) -> Stage | N
         elif step(e, column) == "unit" and not _pays_to_pack(block, e, column):
             return None
         return s.cache_read(e.value, "packed", [stage])
-    producers = [st for st in s.stages if store_of(s.block(st)).buffer is e.value]
-    if len(producers) != 1 or is_reduction(s.block(producers[0])) or len(readers_of(s, e.value)) != 1:
+    producers = [st for st in s.stages if e.value in written_buffers(s.block(st))]
+    if len(producers) != 1 or len(readers_of(s, e.value)) != 1:
+        return None
+    producer = s.block(producers[0])
+    if is_reduction(producer) or not is_plain(s, producer):
         return None
     return producers[0]
 

@@ -21,9 +21,11 @@ from tensorlang.codegen import intrinsics
 from tensorlang.codegen.expr_printer import ExprPrinter
 from tensorlang.errors import BuildError
 from tensorlang.ir.buffer import Buffer
+from tensorlang.ir.dtype import DType
 from tensorlang.ir.expr import Expr
-from tensorlang.ir.stmt import Allocate, Evaluate, For, If, PrimFunc, Seq, Stmt, Store
-from tensorlang.ir.visitor import free_vars, loads, own_exprs, walk, walk_stmt
+from tensorlang.ir.stmt import Allocate, CallPacked, Evaluate, For, If, MultiStore, PrimFunc, Seq, Stmt, Store
+from tensorlang.ir.tensor_intrin import find_part
+from tensorlang.ir.visitor import children, free_vars, loads, own_exprs, walk, walk_stmt
 
 HEADER = "from tensorlang.codegen.intrinsics import *\n"
 RESERVED = frozenset(
@@ -39,6 +41,20 @@ RESERVED = frozenset(
 
 
 @dataclass(frozen=True)
+class PackedSite:
+    """One call of a function of the host: how its arguments cross over as i64 words.
+
+    Attributes:
+        name: the registered function.
+        args: of an array (dtype, rank, whether it is written): a pointer and its dimensions follow each other; of a scalar
+            (dtype, None, False): one word.
+    """
+
+    name: str
+    args: tuple[tuple[DType, int | None, bool], ...]
+
+
+@dataclass(frozen=True)
 class EmittedKernel:
     """One kernel as text.
 
@@ -47,12 +63,14 @@ class EmittedKernel:
         text: its chunk functions and itself, without the module header.
         params: (type, name) in calling order: buffers, size variables, then workspace.
         workspace: (name, bytes) of memory that the caller provides; bytes may mention the size variables.
+        packed: for each i64 parameter after the workspace, the function of the host that it is the address of.
     """
 
     name: str
     text: str
     params: tuple[tuple[str, str], ...]
     workspace: tuple[tuple[str, Expr], ...]
+    packed: tuple[PackedSite, ...] = ()
 
 
 def emit_kernel(func: PrimFunc, name: str | None = None, trace: str = "") -> EmittedKernel:
@@ -70,17 +88,20 @@ class _Emitter:
         self.names: dict[object, str] = {}
         self.taken: set[str] = set(RESERVED) | {name}
         self.chunks: list[str] = []
+        self.instructions: dict[str, str] = {}  # the function of each part of a tensor intrinsic
+        self.instruction_texts: list[str] = []
         self.ranges: dict[Expr, Expr | int] = {
             s.var: s.extent for s in walk_stmt(func.body) if isinstance(s, For)
         }
         self.expr = ExprPrinter(self.spell, self.spell, self.ranges)
         self.workspace: list[Buffer] = []
+        self.packed: list[tuple[str, PackedSite]] = []
         self.lines: list[str] = []
         self.prologue: list[str] = []
         self.epilogue: list[str] = []
         self.in_chunk = False
         self.scope: list[Expr] = []  # variables of the loops that we are in
-        self.stage: Buffer | None = None  # whose computation the last comment announced
+        self.stage: tuple[Buffer, ...] | None = None  # whose computation the last comment announced
 
     def spell(self, thing: Expr | Buffer) -> str:
         """A unique Python name for a variable or buffer."""
@@ -103,25 +124,26 @@ class _Emitter:
         body = self._root_allocations(body)
         self.stmt(body, 1)
         params += [(_pointer(b), self.spell(b)) for b in self.workspace]
+        params += [("i64", name) for name, _ in self.packed]
         signature = ", ".join(f"{t} {n}" for t, n in params)
         names = ", ".join(["ctx", *(n for _, n in params)])
         lines = [*self.prologue, *self.lines, *self.epilogue] or ["    pass"]
         entry = "\n".join([f'@kernel("{signature}")', f"def {self.name}({names}):", *lines])
         steps = [f"# schedule: {step}" for step in trace.splitlines()]
-        text = "\n\n\n".join([*self.chunks, entry]) + "\n"
+        text = "\n\n\n".join([*self.instruction_texts, *self.chunks, entry]) + "\n"
         text = "\n".join([*steps, text])
         space = tuple((self.spell(b), b.shape[0] * b.dtype.nbytes) for b in self.workspace)
-        return EmittedKernel(self.name, text, tuple(params), space)
+        return EmittedKernel(self.name, text, tuple(params), space, tuple(site for _, site in self.packed))
 
     def _announce(self, s: Stmt, depth: int) -> None:
         """Before a nest that computes one stage: a comment with its name, and the file:line of its definition."""
-        if isinstance(s, Seq) or len(stored := stored_buffers(s)) != 1:
+        if isinstance(s, Seq) or (stored := stage_of(s)) is None:
             return
-        (buffer,) = stored
-        if buffer is not self.stage:
-            where = (self.func.attrs.get("source") or {}).get(buffer.name)
-            self.line(depth, f"# stage {buffer.name}" + (f" ({where})" if where else ""))
-        self.stage = buffer
+        if stored != self.stage:
+            names = ", ".join(b.name for b in stored)
+            where = (self.func.attrs.get("source") or {}).get(stored[0].name)
+            self.line(depth, f"# stage {names}" + (f" ({where})" if where else ""))
+        self.stage = stored
 
     def _root_allocations(self, s: Stmt) -> Stmt:
         """Allocations outside of all loops become workspace parameters."""
@@ -150,10 +172,31 @@ class _Emitter:
             self._allocate(s, depth)
         elif isinstance(s, Store):
             self._emit_store(s, None, depth)
+        elif isinstance(s, MultiStore):
+            self._emit_stores(s, None, depth)
+        elif isinstance(s, CallPacked):
+            self._call_packed(s, depth)
         elif isinstance(s, Evaluate):
-            self.line(depth, self.expr(s.expr))
+            self.line(depth, self._evaluate(s.expr))
         else:
             raise BuildError(f"{type(s).__name__} cannot be emitted; lower the function first")
+
+    def _evaluate(self, e: Expr) -> str:
+        """A call for its effect; that of a tensor intrinsic passes its operands by their first elements."""
+        found = find_part(e.value) if e.op == "call" else None
+        if found is None:
+            return self.expr(e)
+        intrin, _, instruction = found
+        if (function := self.instructions.get(e.value)) is None:
+            stem = "".join(c if c.isalnum() else "_" for c in f"{self.name}_{e.value}")
+            function = stem if stem not in self.taken else self.temporary(stem)
+            self.taken.add(function)
+            self.instructions[e.value] = function
+            self.instruction_texts.append(instruction.text(function, intrin.requires).rstrip())
+        args = [
+            f"offset({self.spell(a.value)}, {self.expr(a.args[0])})" if a.op == "load" else self.expr(a) for a in e.args
+        ]
+        return f"{function}({', '.join(['ctx', *args])})"
 
     def _for(self, s: For, depth: int) -> None:
         if s.kind == "parallel" and not self.in_chunk:
@@ -195,6 +238,39 @@ class _Emitter:
         for e in held:
             del self.expr.bound[e]
 
+    def _emit_stores(self, s: MultiStore, mask: Expr | None, depth: int) -> None:
+        """Everything that is read first, then the stores."""
+        values = [t.value for t in s.stores]
+        held = []
+        for e in [*shared(*values), *values, *(i for t in s.stores for i in t.indices if loads(i))]:
+            if e.op not in ("const", "var") and e not in self.expr.bound:
+                text, name = self.expr(e), self.temporary("t")
+                self.line(depth, f"{name} = {text}")
+                self.expr.bound[e] = name
+                held.append(e)
+        for t in s.stores:
+            self.line(depth, self._store(t, mask))
+        for e in held:
+            del self.expr.bound[e]
+
+    def _call_packed(self, s: CallPacked, depth: int) -> None:
+        if self.in_chunk:
+            raise BuildError(f"packed function {s.name} is called in a parallel loop, where it would hold up every thread")
+        name = self.temporary("packed")
+        kinds: list[tuple[DType, int | None, bool]] = []
+        words: list[str] = []
+        shapes = iter(s.shapes or tuple(b.shape for b in s.buffers))
+        for a in s.args:
+            if isinstance(a, Expr):
+                kinds.append((a.dtype, None, False))
+                words.append(self.expr(a))
+                continue
+            shape = next(shapes)
+            kinds.append((a.dtype, len(shape), a in s.outputs))
+            words += [self.spell(a), *map(self.expr, shape)]
+        self.packed.append((name, PackedSite(s.name, tuple(kinds))))
+        self.line(depth, f"call_packed({', '.join([name, *words])})  # {s.name}")
+
     def _block(self, s: Stmt, depth: int) -> None:
         before = len(self.lines)
         self.stmt(s, depth)
@@ -203,9 +279,12 @@ class _Emitter:
 
     def _if(self, s: If, depth: int) -> None:
         if s.cond.dtype.lanes > 1:
-            if not isinstance(s.then, Store) or s.else_ is not None:
-                raise BuildError("a vector condition can only guard a single store")
-            self._emit_store(s.then, s.cond, depth)
+            if isinstance(s.then, Store) and s.else_ is None:
+                self._emit_store(s.then, s.cond, depth)
+            elif isinstance(s.then, MultiStore) and s.else_ is None:
+                self._emit_stores(s.then, s.cond, depth)
+            else:
+                raise BuildError("a vector condition can only guard a store")
             return
         self.line(depth, f"if {self.expr(s.cond)}:")
         self._block(s.then, depth + 1)
@@ -282,6 +361,8 @@ class _Emitter:
         for s in walk_stmt(root.body):
             if isinstance(s, Store) and s.buffer not in bound:
                 found.setdefault(s.buffer)
+            if isinstance(s, CallPacked):
+                raise BuildError(f"packed function {s.name} is called in a parallel loop, where it would hold up every thread")
             for e in own_exprs(s):
                 for access in loads(e):
                     if access.value not in bound:
@@ -293,8 +374,19 @@ class _Emitter:
         return sorted(found, key=lambda f: order.get(f, len(order)))
 
 
-def stored_buffers(s: Stmt) -> set[Buffer]:
-    return {n.buffer for n in walk_stmt(s) if isinstance(n, Store)}
+def stage_of(s: Stmt) -> tuple[Buffer, ...] | None:
+    """The buffers that `s` computes, if they are those of one stage: one, or several that are always stored at once."""
+    single: set[tuple[Buffer, ...]] = set()
+    stack = [s]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, Store):
+            single.add((node.buffer,))
+        elif isinstance(node, MultiStore):
+            single.add(tuple(t.buffer for t in node.stores))
+        else:
+            stack.extend(children(node))
+    return next(iter(single)) if len(single) == 1 else None
 
 
 def divisions(loop: For, scope: set[Expr]) -> list[Expr]:
@@ -325,10 +417,10 @@ def _divisor_is_safe(e: Expr, extent: Expr) -> bool:
     return e.args[1].op == "const" or e.args[1] in factors
 
 
-def shared(value: Expr) -> list[Expr]:
-    """Sub-expressions that `value` uses more than once and always evaluates, operands first."""
+def shared(*values: Expr) -> list[Expr]:
+    """Sub-expressions that `values` use more than once and always evaluate, operands first."""
     references: dict[Expr, int] = {}
-    stack, always = [value], {value}
+    stack, always = list(dict.fromkeys(values)), set(values)
     while stack:
         node = stack.pop()
         lazy = node.op == "select" and node.args[0].dtype.lanes == 1
@@ -339,6 +431,6 @@ def shared(value: Expr) -> list[Expr]:
                 stack.append(a)
     worth = ("const", "var", "ramp", "broadcast")
     return [
-        n for n in walk(value)
+        n for n in dict.fromkeys(node for value in values for node in walk(value))
         if n in always and references.get(n, 0) > 1 and n.op not in worth and not (n.dtype.is_int and not loads(n))
     ]  # fmt: skip

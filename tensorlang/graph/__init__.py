@@ -2,7 +2,7 @@
 
 from tensorlang.graph import ops as ops
 from tensorlang.graph.dims import canonical, product, shape_constraints, size_quotient
-from tensorlang.graph.ir import Graph, Node, TensorType, Value, constant, dim
+from tensorlang.graph.ir import Graph, Node, TensorType, Value, constant, dim, lowest, runtime_dim
 from tensorlang.graph.ops.custom import register_operator
 from tensorlang.graph.reference import evaluate
 from tensorlang.graph.registry import (
@@ -23,6 +23,7 @@ from tensorlang.graph.registry import (
 from tensorlang.graph.rewrite import live_nodes
 from tensorlang.ir.dtype import DType, dtype as as_dtype
 from tensorlang.ir.expr import Expr
+from tensorlang.ir.visitor import free_vars
 
 __all__ = [
     "COMPOUND",
@@ -46,12 +47,15 @@ __all__ = [
     "constant",
     "dim",
     "evaluate",
+    "free_vars",
     "get",
     "live_nodes",
+    "lowest",
     "names",
     "op",
     "product",
     "register_operator",
+    "runtime_dim",
     "shape_constraints",
     "size_quotient",
 ]

@@ -8,6 +8,11 @@ A graph input, a constant or a node's output is a `Value`. Constants carry their
 as expressions of the model's dimensions (shape arithmetic) carries them in `data`, so that `Shape -> Gather -> Concat ->
 Reshape` chains fold while the graph is being built. Shapes are attributes of operators, never run-time tensors, wherever
 they are known that way.
+
+Control flow is operators that hold graphs (`if`, `loop`): whatever such a graph reads from outside is passed in, as inputs of
+the node and of the graph alike. Sizes that only a run can tell are dimensions too: a node `bind_size` reads a computed integer
+and gives its value to a dimension, and from there on types, attributes and kernels mention it like any other. `if` and `loop`
+give values to those dimensions of their results that their bodies do not agree on.
 """
 
 from __future__ import annotations
@@ -15,12 +20,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from tensorlang.errors import ModelError
 from tensorlang.ir.dtype import DType, dtype as as_dtype
 from tensorlang.ir.expr import Expr, ExprLike, var, wrap
+from tensorlang.ir.visitor import free_vars
 
 
 @dataclass(frozen=True)
@@ -104,6 +111,25 @@ class Node:
     def output(self) -> Value:
         return self.outputs[0]
 
+    @property
+    def defines(self) -> tuple[Expr, ...]:
+        """The run-time dimensions that this node gives a value to."""
+        return tuple(self.attrs.get("defines", ()))
+
+    @property
+    def bodies(self) -> tuple[Graph, ...]:
+        """The graphs that it holds."""
+        return tuple(v for v in self.attrs.values() if isinstance(v, Graph))
+
+    def needed_dims(self) -> set[Expr]:
+        """The dimensions that its attributes and types mention and it does not define, bodies included."""
+        found = _dims_in(self.attrs)
+        for value in (*self.inputs, *self.outputs):
+            found |= _dims_in(value.shape)
+        for body in self.bodies:
+            found |= body.needed_dims()
+        return found - set(self.defines)
+
     def __repr__(self) -> str:
         attrs = "".join(f", {k}={_show(v)}" for k, v in self.attrs.items())
         return (
@@ -112,7 +138,21 @@ class Node:
         )
 
 
+def _dims_in(value: Any) -> set[Expr]:
+    if isinstance(value, Expr):
+        return free_vars(value)
+    if isinstance(value, TensorType):
+        return _dims_in(value.shape)
+    if isinstance(value, Mapping):
+        value = tuple(value.values())
+    if isinstance(value, tuple | list):
+        return set().union(*map(_dims_in, value)) if value else set()
+    return set()
+
+
 def _show(value: Any) -> str:
+    if isinstance(value, Graph):
+        return "{" + str(value).replace("\n", "\n    ") + "}"
     if isinstance(value, tuple | list):
         return "[" + ", ".join(_show(v) for v in value) + "]"
     if isinstance(value, np.ndarray):
@@ -154,6 +194,16 @@ class Graph:
                 seen.setdefault(value)
         return list(seen)
 
+    def needed_dims(self) -> set[Expr]:
+        """The dimensions that it mentions and does not define."""
+        found, defined = set[Expr](), set[Expr]()
+        for value in (*self.inputs, *self.outputs):
+            found |= _dims_in(value.shape)
+        for node in self.nodes:
+            found |= node.needed_dims()
+            defined.update(node.defines)
+        return found - defined
+
     def uses(self) -> dict[Value, list[Node]]:
         """The nodes that read each value, in order; graph outputs are not counted."""
         found: dict[Value, list[Node]] = {}
@@ -185,3 +235,18 @@ def constant(array: np.ndarray, name: str = "const") -> Value:
 def dim(name: str) -> Expr:
     """A fresh symbolic dimension."""
     return var(name)
+
+
+_LOWEST: WeakKeyDictionary[Expr, int | None] = WeakKeyDictionary()
+
+
+def runtime_dim(name: str, low: int | None = 0) -> Expr:
+    """A fresh integer whose value a node of the graph will tell: at least `low`, if that is given."""
+    fresh = var(name)
+    _LOWEST[fresh] = low
+    return fresh
+
+
+def lowest(v: Expr) -> int | None:
+    """The least value of a dimension: what `runtime_dim` was told, or 1."""
+    return _LOWEST.get(v, 1)

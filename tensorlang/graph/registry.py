@@ -42,6 +42,7 @@ class Op:
 
     name: str = ""
     kind: Kind = OPAQUE
+    structure: bool = False  # part of the program's control, not a kernel: it has neither `te` nor `numpy`
 
     def infer(self, *inputs: TensorType, **attrs: Any) -> list[TensorType]:
         raise NotImplementedError(self.name)

@@ -24,6 +24,7 @@ from tensorlang.errors import InternalError
 from tensorlang.graph.ir import Graph, Node, TensorType, Value, constant
 from tensorlang.graph.registry import get
 from tensorlang.ir.expr import Expr
+from tensorlang.ir.visitor import free_vars
 
 Rule = Callable[["Rewriter", Node], "Value | Sequence[Value] | None"]
 
@@ -221,13 +222,30 @@ def with_body(graph: Graph, nodes: Sequence[Node], outputs: Sequence[Value] | No
 
 
 def live_nodes(nodes: Sequence[Node], outputs: Sequence[Value]) -> list[Node]:
-    """The nodes that `outputs` need, in the order given."""
+    """The nodes that `outputs` need, in the order given; those that define the dimensions that they mention are among them."""
+    definers = {d: node for node in nodes for d in node.defines}
     wanted: set[Node] = {v.producer for v in outputs if v.producer is not None}
+    if definers:
+        return _live_with_dims(nodes, outputs, wanted, definers)
     live = []
     for node in reversed(nodes):
         if node in wanted:
             live.append(node)
             wanted.update(v.producer for v in node.inputs if v.producer is not None)
+    return live[::-1]
+
+
+def _live_with_dims(
+    nodes: Sequence[Node], outputs: Sequence[Value], wanted: set[Node], definers: Mapping[Expr, Node]
+) -> list[Node]:
+    for value in outputs:
+        wanted.update(definers[d] for e in value.shape for d in free_vars(e) if d in definers)
+    live = []
+    for node in reversed(nodes):
+        if node in wanted:
+            live.append(node)
+            wanted.update(v.producer for v in node.inputs if v.producer is not None)
+            wanted.update(definers[d] for d in node.needed_dims() if d in definers)
     return live[::-1]
 
 

@@ -20,23 +20,46 @@ class Buffer:
         scope: `"global"` (a parameter, or workspace shared by all iterations), `"local"` (private to the iteration that
             allocates it: a register tile or a small stack array), `"shared"` (one GPU thread block). `"packed"` is global
             memory that holds an operand rearranged for the loops that read it.
+        align: (axis, factor, offset): how far apart elements along `axis` lie, in elements, is `offset` modulo `factor`.
+            Without an entry they lie as close as the dimensions inside allow.
     """
 
-    __slots__ = ("dtype", "name", "scope", "shape", "__weakref__")
+    __slots__ = ("align", "dtype", "name", "scope", "shape", "__weakref__")
 
-    def __init__(self, name: str, shape: tuple[Expr, ...], dtype: DType | str, scope: str = "global"):
+    def __init__(
+        self,
+        name: str,
+        shape: tuple[Expr, ...],
+        dtype: DType | str,
+        scope: str = "global",
+        align: tuple[tuple[int, int, int], ...] = (),
+    ):
         self.name = name
         self.shape = tuple(shape)
         self.dtype = as_dtype(dtype)
         self.scope = scope
+        self.align = tuple(sorted(align))
 
     @property
     def ndim(self) -> int:
         return len(self.shape)
 
-    def with_(self, *, name: str | None = None, shape: tuple[Expr, ...] | None = None, scope: str | None = None) -> Buffer:
+    def with_(
+        self,
+        *,
+        name: str | None = None,
+        shape: tuple[Expr, ...] | None = None,
+        scope: str | None = None,
+        align: tuple[tuple[int, int, int], ...] | None = None,
+    ) -> Buffer:
         """A new buffer that differs in what is given."""
-        return Buffer(name or self.name, self.shape if shape is None else shape, self.dtype, scope or self.scope)
+        return Buffer(
+            name or self.name,
+            self.shape if shape is None else shape,
+            self.dtype,
+            scope or self.scope,
+            self.align if align is None else align,
+        )
 
     def __repr__(self) -> str:
         return f"{self.name}: {self.dtype}[{', '.join(map(str, self.shape))}]"

@@ -16,7 +16,7 @@ from tensorlang.errors import InternalError
 from tensorlang.ir.buffer import Buffer
 from tensorlang.ir.expr import Expr
 from tensorlang.ir.printer import flatten
-from tensorlang.ir.stmt import Allocate, Block, Evaluate, For, If, PrimFunc, Seq, Stmt, Store
+from tensorlang.ir.stmt import Allocate, Block, CallPacked, Evaluate, For, If, MultiStore, PrimFunc, Seq, Stmt, Store
 
 IGNORED_ATTRS = frozenset({"source"})
 
@@ -75,7 +75,8 @@ class _Hasher:
             self.memo.clear()
         shape = [self.expr(d) for d in b.shape]
         self.count += 1
-        self.number[b] = _hash("buffer", [str(self.count).encode(), str(b.dtype).encode(), b.scope.encode(), *shape])
+        kind = [str(self.count).encode(), str(b.dtype).encode(), b.scope.encode()]
+        self.number[b] = _hash("buffer", [*kind, *([str(b.align).encode()] if b.align else []), *shape])
         return self.number[b]
 
     def buffer(self, b: Buffer) -> bytes:
@@ -109,7 +110,7 @@ class _Hasher:
             parts.append(e.value.encode())
         elif e.op == "reduce":
             kind, axes = e.value
-            parts += [kind.encode(), *(self.expr(a) for a in axes)]
+            parts += [str(kind).encode(), *(self.expr(a) for a in axes)]
         return _hash(e.op, parts)
 
     # -- statements ------------------------------------------------------------------------------------------------
@@ -119,6 +120,12 @@ class _Hasher:
             return _hash("seq", [self.stmt(c) for c in flat]) if len(flat) != 1 else self.stmt(flat[0])
         if isinstance(s, Store):
             return _hash("store", [self.buffer(s.buffer), *map(self.expr, s.indices), self.expr(s.value)])
+        if isinstance(s, MultiStore):
+            return _hash("stores", [self.stmt(t) for t in s.stores])
+        if isinstance(s, CallPacked):
+            args = [self.buffer(a) if isinstance(a, Buffer) else self.expr(a) for a in s.args]
+            shapes = [_hash("shape", [self.expr(d) for d in shape]) for shape in s.shapes or ()]
+            return _hash("call_packed", [s.name.encode(), _hash("args", args), *map(self.buffer, s.outputs), *shapes])
         if isinstance(s, Evaluate):
             return _hash("evaluate", [self.expr(s.expr)])
         if isinstance(s, If):

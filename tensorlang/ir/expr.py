@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 import struct
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import count
 from typing import Any, NoReturn
 from weakref import WeakValueDictionary
@@ -133,6 +133,10 @@ class Expr:
 
     def astype(self, dtype: DType | str) -> Expr:
         return cast(dtype, self)
+
+    def equal(self, other: ExprLike) -> Expr:
+        """The condition that both have the same value; `==` is identity."""
+        return eq(self, other)
 
     def __repr__(self) -> str:
         return format_expr(self)
@@ -474,10 +478,16 @@ def broadcast(e: ExprLike, lanes: int) -> Expr:
     return x if lanes == 1 else _make("broadcast", x.dtype.with_lanes(lanes), (x,))
 
 
-def reduce(kind: str, source: ExprLike, axes: tuple[Expr, ...]) -> Expr:
-    """A reduction over iteration variables (tensor expressions only). `kind`: sum, prod, max, min."""
-    x = wrap(source)
-    return _make("reduce", x.dtype, (x,), (kind, tuple(axes)))
+def reduce(kind: Any, source: ExprLike | Sequence[ExprLike], axes: tuple[Expr, ...], dtype: DType | None = None) -> Expr:
+    """A reduction over iteration variables (tensor expressions only).
+
+    Args:
+        kind: sum, prod, max, min, any, all, or an object that te gives a meaning (a part of a reducer of tuples).
+        source: what is reduced; of such an object, all that it takes.
+        dtype: of the result; by default that of the first source.
+    """
+    sources = tuple(wrap(x) for x in source) if isinstance(source, Sequence) else (wrap(source),)
+    return _make("reduce", dtype or sources[0].dtype, sources, (kind, tuple(axes)))
 
 
 def rebuild(e: Expr, args: tuple[Expr, ...]) -> Expr:
@@ -499,7 +509,7 @@ def rebuild(e: Expr, args: tuple[Expr, ...]) -> Expr:
     if e.op in ("ramp", "broadcast"):
         return _make(e.op, e.dtype, args)
     if e.op == "reduce":
-        return _make("reduce", args[0].dtype, args, e.value)
+        return _make("reduce", e.dtype, args, e.value)
     raise TypeCheckError(f"cannot rebuild {e.op}")
 
 
@@ -561,7 +571,7 @@ def format_expr(
         if op == "cast":
             return f"cast({x.dtype.scalar}, {inner})", _ATOM
         if op == "call":
-            if x.dtype == call_dtype(x.value, args):
+            if x.dtype == call_dtype(x.value, args) and x.value.isidentifier():
                 return f"{x.value}({inner})", _ATOM
             return f'call({", ".join([str(x.dtype), repr(x.value), *([inner] if args else [])])})', _ATOM
         if op in ("ramp", "broadcast"):

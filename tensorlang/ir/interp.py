@@ -33,8 +33,11 @@ from tensorlang.ir.buffer import Buffer
 from tensorlang.ir.dtype import DType
 from tensorlang.ir.expr import Expr, const, format_expr
 from tensorlang.ir.interp_source import Site, Variant, python_source
+from tensorlang.ir.packed import call
 from tensorlang.ir.semantics import BINARY_NUMPY, call_numpy, cast_numpy, poison
 from tensorlang.ir.stmt import PrimFunc
+from tensorlang.ir.tensor_intrin import find_part
+from tensorlang.ir.tensor_parts import OLD, part_program, strides_of, tile_view
 from tensorlang.ir.visitor import free_vars, substitute
 
 OnAccess = Callable[[str, Buffer, tuple[int, ...], Mapping[Expr, int]], None]
@@ -208,6 +211,37 @@ class _Runtime:
         values = np.broadcast_to(value, lanes[0].shape)
         for lane in range(lanes[0].size) if mask is None else np.flatnonzero(mask):
             array[tuple(i[lane] for i in lanes)] = values[lane]
+
+    def array(self, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        view = array.view()
+        view.shape = shape  # never a copy: what is written must reach the memory
+        return view
+
+    def tensor_call(self, value: str, args: tuple[Any, ...]) -> None:
+        """A part of a tensor intrinsic does what it means, on the tiles where its operands lie."""
+        found = find_part(value)
+        assert found is not None  # or the source would not call it
+        intrin, part, instruction = found
+        given = {name: a for (_, name), a in zip(instruction.params, args, strict=True)}
+        program = part_program(intrin, part)
+        sizes = {v: given.get(v.name, 0) for v in program.size_vars}
+        tiles: dict[str, np.ndarray] = {}
+        for b in program.buffers:
+            array, index = given[intrin.output.name if b.name == OLD else b.name]
+            shape = tuple(evaluate_size(d, sizes) for d in b.shape)
+            start = sum(i * s // array.itemsize for i, s in zip(index, array.strides, strict=True))
+            flat = array.reshape(-1)
+            try:
+                tiles[b.name] = tile_view(flat, start, shape, strides_of(b.name if b.name != OLD else intrin.output.name, shape, given))
+            except IndexError as error:
+                raise ExecutionError(f"{self.func.name}: {value}: operand {b.name}: {error}") from None
+        copies = {name: np.ascontiguousarray(t).reshape(t.shape).copy() for name, t in tiles.items()}
+        run(program, [*copies.values(), *sizes.values()])
+        out = intrin.output.name
+        tiles[out][...] = copies[out]
+
+    def call_packed(self, name: str, args: tuple[Any, ...], outputs: tuple[int, ...]) -> None:
+        call(name, args, outputs)
 
     # -- values ----------------------------------------------------------------------------------------------------
     def broadcast(self, value: Any, lanes: int, dtype: DType) -> np.ndarray:

@@ -23,7 +23,8 @@ from tensorlang.ir.buffer import Buffer
 from tensorlang.ir.dtype import DType
 from tensorlang.ir.expr import BINARY, COMPARE, Expr, const
 from tensorlang.ir.intrinsics import INTRINSICS
-from tensorlang.ir.stmt import Allocate, Block, Evaluate, For, If, PrimFunc, Seq, Stmt, Store
+from tensorlang.ir.stmt import Allocate, Block, CallPacked, Evaluate, For, If, MultiStore, PrimFunc, Seq, Stmt, Store
+from tensorlang.ir.tensor_intrin import find_part
 
 MAX_BLOCKS = 15  # CPython refuses 20 nested loops in one function
 SIZE_BITS = 40  # loop variables and sizes stay below 2**40: index arithmetic on them needs no wrapping
@@ -153,10 +154,31 @@ class _Source:
             self.conditional(s)
         elif isinstance(s, Store):
             self.store(s)
+        elif isinstance(s, MultiStore):
+            for commit in [self.evaluated_store(t) for t in s.stores]:
+                self.line(commit)
+        elif isinstance(s, CallPacked):
+            shapes = iter(s.shapes or [b.shape for b in s.buffers])
+            args = [self.array(a, next(shapes)) if isinstance(a, Buffer) else self.value(a) for a in s.args]
+            outputs = _tuple(str(n) for n, a in enumerate(s.args) if a in s.outputs)
+            self.line(f"R.call_packed({s.name!r}, {_tuple(args)}, {outputs})")
         elif isinstance(s, Evaluate):
             if s.expr.op == "call" and s.expr.value not in INTRINSICS:
+                if find_part(s.expr.value) is not None:
+                    self.tensor_call(s.expr)
+                    return
                 raise InternalError(f"{self.func.name}: the interpreter does not know what {s.expr} does")
             self.value(s.expr)
+
+    def tensor_call(self, e: Expr) -> None:
+        """A tensor intrinsic: a tensor is passed as its buffer's array and the index of the tile's first element."""
+        args = []
+        for a in e.args:
+            if a.op == "load" and a.value.align and a.value.ndim > 1:
+                raise InternalError(f"{self.func.name}: {e}: {a.value.name} is padded in memory, and here it is not; flatten first")
+            index = _tuple(self.value(i) for i in a.args) if a.op == "load" else ""
+            args.append(f"({self.names[a.value]}, {index})" if a.op == "load" else self.value(a))
+        self.line(f"R.tensor_call({e.value!r}, {_tuple(args)})")
 
     def loop(self, s: For) -> None:
         if self.blocks >= MAX_BLOCKS:
@@ -218,18 +240,24 @@ class _Source:
         self.line(f"{name} = {mask}" + (f" & {self.mask}" if self.mask else ""))
         return name
 
+    def array(self, b: Buffer, shape: tuple[Expr, ...]) -> str:
+        return f"R.array({self.names[b]}, {_tuple(map(self.value, shape))})"
+
     def store(self, s: Store) -> None:
+        self.line(self.evaluated_store(s))
+
+    def evaluated_store(self, s: Store) -> str:
+        """The line that writes the element, after the lines that compute its index and value."""
         value = self.value(s.value)
         index = [self.value(i) for i in s.indices]
         buffer = self.names[s.buffer]
         if any(i.dtype.lanes > 1 for i in s.indices):
             site = self.site(s.buffer)
-            self.line(f"R.vector_store({site}, {buffer}, {_tuple(index)}, {value}, {self.mask}, {self.env_values()})")
-            return
+            return f"R.vector_store({site}, {buffer}, {_tuple(index)}, {value}, {self.mask}, {self.env_values()})"
         if self.mask is not None:
             raise InternalError(f"{self.func.name}: one element is stored under a vector condition: {s}")
         self.check("write", s.buffer, index)
-        self.line(f"{buffer}[{', '.join(index) or '()'}] = {value}")
+        return f"{buffer}[{', '.join(index) or '()'}] = {value}"
 
     def site(self, b: Buffer) -> int:
         self.sites.append(Site(b, self.block, tuple(self.env)))

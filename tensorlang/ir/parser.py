@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NoReturn
 
@@ -43,7 +43,22 @@ from tensorlang.ir.expr import (
     var,
 )
 from tensorlang.ir.printer import LOOP_WORDS
-from tensorlang.ir.stmt import TRUE, Allocate, Block, Evaluate, For, If, Iter, PrimFunc, Seq, Stmt, Store, seq
+from tensorlang.ir.stmt import (
+    TRUE,
+    Allocate,
+    Block,
+    CallPacked,
+    Evaluate,
+    For,
+    If,
+    Iter,
+    MultiStore,
+    PrimFunc,
+    Seq,
+    Stmt,
+    Store,
+    seq,
+)
 
 Scope = dict[str, Expr | Buffer]
 
@@ -58,7 +73,7 @@ _FUNCTIONS: dict[str, tuple[int, Callable[..., Expr]]] = {
     "min": (2, minimum), "max": (2, maximum), "all_of": (2, and_), "any_of": (2, or_), "not_": (1, not_),
     "select": (3, select), "neg": (1, neg),
 }  # fmt: skip
-_REDUCTIONS = ("sum", "prod", "max", "min")
+_REDUCTIONS = ("sum", "prod", "max", "min", "any", "all")
 _LOOP_KINDS = {word: kind for kind, word in LOOP_WORDS.items()}
 
 
@@ -83,6 +98,23 @@ def parse_func(text: str) -> PrimFunc:
         if isinstance(error, ParseError):
             raise
         raise ParseError(f"line 1: {error}") from None
+
+
+def parse_lambda(text: str, types: Sequence[DType]) -> tuple[tuple[Expr, ...], tuple[Expr, ...]]:
+    """`lambda a, b: (e, ...)` as fresh variables of `types` and the expressions of them.
+
+    Raises:
+        ParseError: the text is no such function.
+    """
+    try:
+        node = ast.parse(text, mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise ParseError(f"{text!r} is no function: {error}") from None
+    if not isinstance(node, ast.Lambda) or not isinstance(node.body, ast.Tuple) or len(node.args.args) != len(types):
+        raise ParseError(f"{text!r} is no function of {len(types)} arguments that gives a tuple")
+    params = tuple(var(a.arg, t) for a, t in zip(node.args.args, types, strict=True))
+    parser, scope = _Parser(), {p.name: p for p in params}
+    return params, tuple(parser.expr(e, dict(scope)) for e in node.body.elts)
 
 
 def _fail(node: ast.AST, message: str) -> NoReturn:
@@ -180,11 +212,17 @@ class _Parser:
         return list(node.elts) if isinstance(node, ast.Tuple) else [node]
 
     def alloc(self, name: str, node: ast.expr, names: Scope) -> Buffer:
-        keywords = self.keywords(self.called(node, "alloc"), 1, ("scope",))
+        keywords = self.keywords(self.called(node, "alloc"), 1, ("scope", "align"))
         scope = self.literal(keywords["scope"]) if "scope" in keywords else "global"
         if not isinstance(scope, str):
             _fail(node, "scope= is a string")
-        return self.buffer(name, node.args[0], scope, names)  # type: ignore[attr-defined]
+        buffer = self.buffer(name, node.args[0], scope, names)  # type: ignore[attr-defined]
+        if "align" not in keywords:
+            return buffer
+        align = self.literal(keywords["align"])
+        if not _is_alignment(align, buffer.ndim):
+            _fail(node, "align= holds triples (axis, factor, offset)")
+        return buffer.with_(align=align)
 
     def called(self, node: ast.expr, *names: str) -> ast.Call:
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or node.func.id not in names:
@@ -263,14 +301,40 @@ class _Parser:
             orelse = self.suite(node.orelse, scope) if node.orelse else None
             return If(self.expr(node.test, scope), self.suite(node.body, scope), orelse)
         if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Subscript):
-            target = node.targets[0]
-            buffer = self.lookup(target.value, scope, Buffer)
-            indices = tuple(self.expr(e, scope) for e in self.elements(target.slice))
-            self.typed(node, lambda: load(buffer, indices))  # the checks of an access
-            return Store(buffer, indices, self.expr(node.value, scope))
+            return self.store(node.targets[0], node.value, scope)
+        if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Tuple):
+            targets, values = node.targets[0].elts, self.elements(node.value)
+            if len(targets) != len(values) or not all(isinstance(t, ast.Subscript) for t in targets):
+                _fail(node, "simultaneous stores have one value for each element")
+            stores = (self.store(t, v, scope) for t, v in zip(targets, values, strict=True) if isinstance(t, ast.Subscript))
+            return MultiStore(tuple(stores))
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+            if isinstance(node.value.func, ast.Name) and node.value.func.id == "call_packed":
+                return self.call_packed(node.value, scope)
             return Evaluate(self.expr(node.value, scope))
         _fail(node, f"not a statement of the language: {ast.unparse(node).splitlines()[0]}")
+
+    def store(self, target: ast.Subscript, value: ast.expr, scope: Scope) -> Store:
+        buffer = self.lookup(target.value, scope, Buffer)
+        indices = tuple(self.expr(e, scope) for e in self.elements(target.slice))
+        self.typed(target, lambda: load(buffer, indices))  # the checks of an access
+        return Store(buffer, indices, self.expr(value, scope))
+
+    def call_packed(self, node: ast.Call, scope: Scope) -> CallPacked:
+        keywords = self.keywords(node, None, ("outputs", "shapes"))
+        outputs, given = keywords.get("outputs"), keywords.get("shapes")
+        name = self.literal(node.args[0]) if node.args else None
+        if not isinstance(name, str) or not isinstance(outputs, ast.List):
+            _fail(node, 'call_packed("name", arguments..., outputs=[buffers])')
+        args: list[Buffer | Expr] = []
+        for a in node.args[1:]:
+            found = scope.get(a.id) if isinstance(a, ast.Name) else None
+            args.append(found if isinstance(found, Buffer) else self.expr(a, scope))
+        shapes: tuple[tuple[Expr, ...], ...] | None = None
+        if given is not None:
+            lists = given.elts if isinstance(given, ast.List) else []
+            shapes = tuple(tuple(self.expr(d, scope) for d in e.elts) for e in lists if isinstance(e, ast.List))
+        return CallPacked(name, tuple(args), tuple(self.lookup(e, scope, Buffer) for e in outputs.elts), shapes)
 
     def loop(self, node: ast.For, name: str, scope: Scope) -> For:
         header = self.called(node.iter, *_LOOP_KINDS, "bind")
@@ -417,3 +481,10 @@ class _Parser:
         axes = tuple(self.lookup(e, scope, Expr) for e in axis.elts)
         source = self.expr(node.args[0], scope)
         return self.typed(node, lambda: reduce(name, source, axes))
+
+
+def _is_alignment(align: Any, ndim: int) -> bool:
+    """Whether `align` is what `Buffer` takes: (axis, factor, offset) for axes that have others inside."""
+    if not isinstance(align, tuple) or not all(isinstance(t, tuple) and len(t) == 3 for t in align):
+        return False
+    return all(all(type(n) is int for n in t) and 0 <= t[0] < ndim - 1 and 0 <= t[2] < t[1] for t in align)

@@ -10,6 +10,8 @@
                         with init():
                             y[vi, vj] = 0.0
                         y[vi, vj] = y[vi, vj] + x[vi, vk] * w[vj, vk]
+        index[i], value[i] = select(c, index[i], j), select(c, value[i], x[j])        at once
+        call_packed("sort", x, y, 1, outputs=[y])                          whole buffers to a function of the host
 
 Names are unique: a loop variable or buffer in the whole function, a block's own variables among what the block sees.
 """
@@ -25,7 +27,21 @@ from typing import Any
 from tensorlang.ir.buffer import Buffer
 from tensorlang.ir.dtype import SCALARS, i64
 from tensorlang.ir.expr import Expr, format_expr, is_const
-from tensorlang.ir.stmt import PRINTERS, Allocate, Block, Evaluate, For, If, Iter, PrimFunc, Seq, Stmt, Store
+from tensorlang.ir.stmt import (
+    PRINTERS,
+    Allocate,
+    Block,
+    CallPacked,
+    Evaluate,
+    For,
+    If,
+    Iter,
+    MultiStore,
+    PrimFunc,
+    Seq,
+    Stmt,
+    Store,
+)
 
 WIDTH = 120
 # Words that have a meaning of their own in the text, in places where a name could stand too.
@@ -172,8 +188,19 @@ class _Printer:
             if isinstance(s, Allocate):
                 self.allocate(s, depth, last=n == len(flat) - 1)
             elif isinstance(s, Store):
-                index = ", ".join(map(self.expr, s.indices)) or "()"
-                self.line(depth, f"{self.names(s.buffer)}[{index}] = {self.expr(s.value)}")
+                self.line(depth, f"{self.target(s)} = {self.expr(s.value)}")
+                self.mark(s, depth, first)
+            elif isinstance(s, MultiStore):
+                values = ", ".join(self.expr(t.value) for t in s.stores)
+                comma = "," if len(s.stores) == 1 else ""
+                self.line(depth, f"{', '.join(map(self.target, s.stores))}{comma} = {values}{comma}")
+                self.mark(s, depth, first)
+            elif isinstance(s, CallPacked):
+                args = [self.names(a) if isinstance(a, Buffer) else self.expr(a) for a in s.args]
+                outputs = f"outputs=[{', '.join(map(self.names, s.outputs))}]"
+                shapes = ", ".join(f"[{', '.join(map(self.expr, shape))}]" for shape in s.shapes or ())
+                items = [quote(s.name), *args, outputs, *([] if s.shapes is None else [f"shapes=[{shapes}]"])]
+                self.call_line(depth, "call_packed", items, "")
                 self.mark(s, depth, first)
             elif isinstance(s, Evaluate):
                 self.line(depth, self.expr(s.expr))
@@ -190,10 +217,14 @@ class _Printer:
             elif isinstance(s, Block):
                 self.block(s, depth)
 
+    def target(self, s: Store) -> str:
+        return f"{self.names(s.buffer)}[{', '.join(map(self.expr, s.indices)) or '()'}]"
+
     def allocate(self, s: Allocate, depth: int, last: bool) -> None:
         first = len(self.lines)
         scope = "" if s.buffer.scope == "global" else f", scope={quote(s.buffer.scope)}"
-        text = f"alloc({self.type(s.buffer)}{scope})"  # before the name: a buffer's shape cannot mention itself
+        align = f", align={s.buffer.align!r}" if s.buffer.align else ""
+        text = f"alloc({self.type(s.buffer)}{scope}{align})"  # before the name: a buffer's shape cannot mention itself
         name = self.names.define(s.buffer)
         self.line(depth, f"{name} = {text}" if last else f"with {text} as {name}:")
         self.mark(s, depth, first)

@@ -18,12 +18,17 @@ BINARY_NUMPY: dict[str, Callable[[Any, Any], Any]] = {
     "floormod": np.remainder, "min": np.minimum, "max": np.maximum, "eq": np.equal, "ne": np.not_equal, "lt": np.less,
     "le": np.less_equal, "and": np.logical_and, "or": np.logical_or,
 }  # fmt: skip
-REDUCE_NUMPY: dict[str, np.ufunc] = {"sum": np.add, "prod": np.multiply, "max": np.maximum, "min": np.minimum}
+REDUCE_NUMPY: dict[str, np.ufunc] = {
+    "sum": np.add, "prod": np.multiply, "max": np.maximum, "min": np.minimum,
+    "any": np.logical_or, "all": np.logical_and,
+}  # fmt: skip
 
 
 def identity_of(kind: str, dtype: DType) -> np.generic:
     """The value that a reduction of `kind` leaves unchanged."""
     scalar = dtype.numpy.type
+    if kind in ("any", "all"):
+        return scalar(kind == "all")
     if kind in ("sum", "prod"):
         return scalar(kind == "prod")
     if dtype.is_float:

@@ -4,12 +4,17 @@
     s ::= Seq(s...) | Allocate(buffer, s)                    memory that lives while s runs
         | For(var, extent, kind, s)                          0 <= var < extent
         | If(cond, s, s?) | Store(buffer, indices, value) | Evaluate(call)
+        | MultiStore(Store...)                               all indices and values first, then the stores in order
+        | CallPacked(name, args, outputs)                    a registered function of the host, on whole buffers
         | Block(name, iters, predicate, init?, s)            one point of a stage's computation
 
 A `Block` is the unit of scheduling. Its body sees only its own iteration variables: each `Iter` has a domain
 `0 <= var < extent`, a kind (`spatial`: distinct points write distinct elements; `reduce`: points accumulate into the same
 element), and the `binding` through which the loops outside drive it. A block runs where its predicate holds (an expression
 of the loops outside). `init` runs before the body at the first of the points that accumulate into an element.
+
+A `MultiStore` is Python's `a[i], b[i] = x, y`: it updates a tuple (a value and its index) from what the tuple was. A block
+whose reducer was made by the user says so in its annotation `reducer` (see `reduction`).
 Loop kinds: `serial`, `parallel`, `vectorized`, `unrolled`, or a GPU axis such as `blockIdx.x`.
 """
 
@@ -45,6 +50,32 @@ class Store(Stmt):
     buffer: Buffer
     indices: tuple[Expr, ...]
     value: Expr
+
+
+@dataclass(frozen=True, eq=False, repr=False, slots=True)
+class MultiStore(Stmt):
+    """Simultaneous stores: every index and value is computed before the first element is written."""
+
+    stores: tuple[Store, ...]
+
+
+@dataclass(frozen=True, eq=False, repr=False, slots=True)
+class CallPacked(Stmt):
+    """`name(*args)`: a function of the host process (`ir.packed`) on whole buffers, passed as arrays, and scalars.
+
+    It reads the buffers among `args` and writes those that are `outputs` too; nothing is known of which elements. Such code
+    runs in this process only: it cannot be exported. `shapes` are those that the function sees, one for each buffer among
+    `args`: the buffers' own (None), until they are flattened.
+    """
+
+    name: str
+    args: tuple[Buffer | Expr, ...]
+    outputs: tuple[Buffer, ...]
+    shapes: tuple[tuple[Expr, ...], ...] | None = None
+
+    @property
+    def buffers(self) -> tuple[Buffer, ...]:
+        return tuple(a for a in self.args if isinstance(a, Buffer))
 
 
 @dataclass(frozen=True, eq=False, repr=False, slots=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from tensorlang.errors import InternalError
+from tensorlang.errors import InternalError, ScheduleError
 from tensorlang.ir.buffer import Buffer
 from tensorlang.ir.expr import Expr, and_
-from tensorlang.ir.stmt import Allocate, Block, For, Seq, Stmt, Store, seq
+from tensorlang.ir.stmt import Allocate, Block, CallPacked, For, Seq, Stmt, Store, seq
 from tensorlang.ir.visitor import children, loads, own_exprs, rewrite_stmt, walk_stmt, with_children
 
 
@@ -97,11 +97,27 @@ def guard_blocks(body: Stmt, condition: Expr) -> Stmt:
 
 
 def written_buffer(block: Block) -> Buffer:
-    """The buffer a block stores to (blocks store to exactly one)."""
-    stores = {s.buffer: None for s in walk_stmt(block.body) if isinstance(s, Store)}
-    if len(stores) != 1:
-        raise InternalError(f"block {block.name!r} stores to {len(stores)} buffers")
-    return next(iter(stores))
+    """The buffer that a block writes.
+
+    Raises:
+        ScheduleError: it writes several: what asks for one cannot be done to it.
+    """
+    written = written_buffers(block)
+    if len(written) != 1:
+        names = ", ".join(b.name for b in written) or "nothing"
+        raise ScheduleError(f"stage {block.name} computes {names}; this is possible only where a stage computes one tensor")
+    return next(iter(written))
+
+
+def written_buffers(s: Stmt) -> dict[Buffer, None]:
+    """The buffers that `s` (of a block: its body) writes, in order."""
+    found: dict[Buffer, None] = {}
+    for node in walk_stmt(s.body if isinstance(s, Block) else s):
+        if isinstance(node, Store):
+            found.setdefault(node.buffer)
+        elif isinstance(node, CallPacked):
+            found.update(dict.fromkeys(node.outputs))
+    return found
 
 
 def only_store(block: Block) -> Store:
@@ -116,6 +132,8 @@ def read_buffers(s: Stmt) -> dict[Buffer, None]:
         for e in own_exprs(node):
             for load in loads(e):
                 found.setdefault(load.value)
+        if isinstance(node, CallPacked):
+            found.update(dict.fromkeys(node.buffers))  # what it writes, it may read as well
     return found
 
 

@@ -105,8 +105,9 @@ class _Evaluator:
         own = [e for e in loads(source) if e.value is block.body.buffer]
         if any(e.args != block.body.indices for e in own) or (own and reduction is not None):
             raise InternalError(f"block {block.name!r} reads what it writes; use interp.run")
-        if reduction is None and (block.init is not None or any(it.kind == "reduce" for it in block.iters)):
-            raise InternalError(f"block {block.name!r} is no sum, prod, max or min; use interp.run")
+        accumulates = block.init is not None or any(it.kind == "reduce" for it in block.iters)
+        if accumulates and (reduction is None or reduction.kind not in REDUCE_NUMPY):
+            raise InternalError(f"block {block.name!r} is no sum, prod, max, min, any or all; use interp.run")
 
         masks: list[Expr] = []
         for condition in _conjuncts(block.predicate):

@@ -17,7 +17,7 @@ from tensorlang.ir.dtype import DType
 from tensorlang.ir.expr import BINARY, COMPARE, Expr, call_dtype
 from tensorlang.ir.intrinsics import INTRINSICS
 from tensorlang.ir.printer import LOOP_WORDS, format_func
-from tensorlang.ir.stmt import Allocate, Block, Evaluate, For, If, PrimFunc, Seq, Stmt, Store
+from tensorlang.ir.stmt import Allocate, Block, CallPacked, Evaluate, For, If, MultiStore, PrimFunc, Seq, Stmt, Store
 from tensorlang.ir.visitor import walk, walk_stmt
 
 GPU_AXES = ("blockIdx.", "threadIdx.", "vthread")
@@ -100,6 +100,13 @@ class _Verifier:
                 self.stmt(s.else_, masked)
         elif isinstance(s, Store):
             self.store(s, masked)
+        elif isinstance(s, MultiStore):
+            for store in s.stores:
+                self.store(store, masked)
+            if not s.stores or len({(t.buffer, t.indices) for t in s.stores}) != len(s.stores):
+                self.report("simultaneous stores write different elements, at least one")
+        elif isinstance(s, CallPacked):
+            self.call_packed(s)
         elif isinstance(s, Evaluate):
             self.expr(s.expr, "an evaluated expression", effects=True)
             if s.expr.op != "call":
@@ -109,6 +116,25 @@ class _Verifier:
         else:
             self.report(f"{type(s).__name__} is no statement")
         self.at = outer
+
+    def call_packed(self, s: CallPacked) -> None:
+        for e in (a for a in s.args if isinstance(a, Expr)):
+            self.expr(e, f"an argument of {s.name}")
+            if e.dtype.lanes != 1:
+                self.report(f"passes a vector to {s.name}")
+        for b in s.buffers:
+            if b not in self.buffers:
+                self.report(f"passes {b.name} to {s.name}, which is not defined here")
+        if s.shapes is not None and len(s.shapes) != len(s.buffers):
+            self.report(f"{s.name} gets {len(s.buffers)} buffer(s) in {len(s.shapes)} shape(s)")
+        for shape in s.shapes or ():
+            for d in shape:
+                self.integer(d, f"a dimension passed to {s.name}")
+        for b in s.outputs:
+            if b not in s.buffers:
+                self.report(f"{b.name} is an output of {s.name}, but no argument")
+            if b in self.func.inputs:
+                self.report(f"{s.name} writes the input {b.name}")
 
     def define(self, thing: Expr | Buffer, visible: Collection[Expr | Buffer]) -> None:
         # The same variable may be bound again beside its scope: passes that copy a statement need not rename.
@@ -258,4 +284,5 @@ class _Verifier:
 
 
 def _stored(s: Stmt) -> set[Buffer]:
-    return {n.buffer for n in walk_stmt(s) if isinstance(n, Store)}
+    found = {n.buffer for n in walk_stmt(s) if isinstance(n, Store)}
+    return found | {b for n in walk_stmt(s) if isinstance(n, CallPacked) for b in n.outputs}

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
+from tensorlang.errors import InternalError
 from tensorlang.ir.buffer import Buffer
 from tensorlang.ir.expr import Expr, load, rebuild
-from tensorlang.ir.stmt import Allocate, Block, Evaluate, For, If, Seq, Stmt, Store, seq
+from tensorlang.ir.stmt import Allocate, Block, CallPacked, Evaluate, For, If, MultiStore, Seq, Stmt, Store, seq
 
 
 def walk(e: Expr) -> Iterator[Expr]:
@@ -64,6 +65,8 @@ def loads(e: Expr) -> list[Expr]:
 def children(s: Stmt) -> tuple[Stmt, ...]:
     if isinstance(s, Seq):
         return s.stmts
+    if isinstance(s, MultiStore):
+        return s.stores
     if isinstance(s, For | Allocate):
         return (s.body,)
     if isinstance(s, If):
@@ -79,6 +82,11 @@ def with_children(s: Stmt, new: tuple[Stmt, ...]) -> Stmt:
         return s
     if isinstance(s, Seq):
         return seq(*new)
+    if isinstance(s, MultiStore):
+        stores = tuple(n for n in new if isinstance(n, Store))
+        if len(stores) != len(new):
+            raise InternalError(f"simultaneous stores can only be rewritten to stores: {s}")
+        return MultiStore(stores)
     if isinstance(s, For | Allocate):
         return replace(s, body=new[0])
     if isinstance(s, If):
@@ -109,6 +117,8 @@ def own_exprs(s: Stmt) -> tuple[Expr, ...]:
         return (*s.indices, s.value)
     if isinstance(s, Evaluate):
         return (s.expr,)
+    if isinstance(s, CallPacked):
+        return (*(a for a in s.args if isinstance(a, Expr)), *(d for shape in s.shapes or () for d in shape))
     if isinstance(s, If):
         return (s.cond,)
     if isinstance(s, For):
@@ -132,6 +142,11 @@ def map_exprs(s: Stmt, fn: Callable[[Expr], Expr]) -> Stmt:
             return Store(node.buffer, new[:-1], new[-1])
         if isinstance(node, Evaluate):
             return Evaluate(new[0])
+        if isinstance(node, CallPacked):
+            scalars = iter(new)
+            args = tuple(a if isinstance(a, Buffer) else next(scalars) for a in node.args)
+            shapes = node.shapes and tuple(tuple(next(scalars) for _ in shape) for shape in node.shapes)
+            return replace(node, args=args, shapes=shapes)
         if isinstance(node, If):
             return replace(node, cond=new[0])
         if isinstance(node, For):
@@ -165,6 +180,9 @@ def replace_buffers(s: Stmt, mapping: Mapping[Buffer, Buffer]) -> Stmt:
             return replace(node, buffer=mapping[node.buffer])
         if isinstance(node, Allocate) and node.buffer in mapping:
             return replace(node, buffer=mapping[node.buffer])
+        if isinstance(node, CallPacked) and not mapping.keys().isdisjoint(node.buffers):
+            args = tuple(mapping.get(a, a) if isinstance(a, Buffer) else a for a in node.args)
+            return replace(node, args=args, outputs=tuple(mapping.get(b, b) for b in node.outputs))
         return None
 
     return rewrite_stmt(map_exprs(s, lambda e: rewrite(e, rule)), one)

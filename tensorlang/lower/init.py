@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from tensorlang.ir.reduction import init_nest, reduce_loop_vars
 from tensorlang.ir.stmt import Block, PrimFunc, Stmt, seq
+from tensorlang.ir.tensor_intrin import TENSORIZED
 from tensorlang.ir.tree import loops_of, path_to
 from tensorlang.ir.visitor import blocks, children, with_children
 
@@ -20,7 +21,8 @@ def lower_init(func: PrimFunc) -> PrimFunc:
             continue
         loops = loops_of(path_to(func.body, lambda s, b=block: s is b))  # type: ignore[misc]
         reduce_vars = reduce_loop_vars(block)
-        at = next((n for n, f in enumerate(loops) if f.var in reduce_vars), len(loops))
+        # A tile of an instruction is initialised as a whole, before it.
+        at = next((n for n, f in enumerate(loops) if f.var in reduce_vars or TENSORIZED in f.annotations), len(loops))
         anchor: Stmt = loops[at] if at < len(loops) else block
         before.setdefault(id(anchor), []).append(init_nest(block, loops[at:], f"{block.name}_init"))
     if not before:

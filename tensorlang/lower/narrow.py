@@ -9,9 +9,20 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tensorlang.ir.buffer import Buffer
-from tensorlang.ir.expr import Expr, load
-from tensorlang.ir.stmt import Allocate, For, PrimFunc, Stmt, Store
-from tensorlang.ir.visitor import children, loads, map_exprs, own_exprs, rewrite, rewrite_stmt, walk_stmt, with_children
+from tensorlang.ir.expr import Expr, const, load
+from tensorlang.ir.stmt import Allocate, CallPacked, For, PrimFunc, Stmt, Store
+from tensorlang.ir.visitor import (
+    children,
+    free_vars,
+    loads,
+    map_exprs,
+    own_exprs,
+    replace_buffers,
+    rewrite,
+    rewrite_stmt,
+    walk_stmt,
+    with_children,
+)
 from tensorlang.symbolic.region import access_region, union_region
 from tensorlang.symbolic.simplify import simplify
 
@@ -40,6 +51,8 @@ def _shrink(buffer: Buffer, body: Stmt, outer: dict[Expr, Expr | int]) -> Stmt:
         accesses = [e.args for x in own_exprs(s) for e in loads(x) if e.value is buffer]
         if isinstance(s, Store) and s.buffer is buffer:
             accesses.append(s.indices)
+        if isinstance(s, CallPacked) and buffer in s.buffers:
+            return _allocated(buffer, body)  # the function sees all of it
         for index in accesses:
             touched = access_region(index, inner, buffer.shape)
             region = touched if region is None else union_region(region, touched)
@@ -47,17 +60,21 @@ def _shrink(buffer: Buffer, body: Stmt, outer: dict[Expr, Expr | int]) -> Stmt:
         return body
     lows = [simplify(low, outer) for low, _ in region]
     extents = [simplify(extent, outer) for _, extent in region]
-    keep = [e.op != "const" and d.op == "const" for e, d in zip(extents, buffer.shape, strict=True)]
+    # Where an iteration of a loop outside says how much is touched, the whole dimension stays, with its coordinates.
+    keep = [
+        e.op != "const" and (d.op == "const" or not free_vars(e).isdisjoint(outer))
+        for e, d in zip(extents, buffer.shape, strict=True)
+    ]
     shape = tuple(d if k else e for e, d, k in zip(extents, buffer.shape, keep, strict=True))
-    if any(d.op != "const" for d in shape):
-        # No constant size: keep the whole buffer's coordinates; each iteration touches its own part of it.
-        return Allocate(buffer, body)
-    size = buffer.dtype.nbytes
+    size: int | None = buffer.dtype.nbytes
     for d in shape:
-        size *= d.value
-    if size > LARGEST_BYTES:  # a bound that says nothing, such as that of min(n, 10**9)
-        return Allocate(buffer, body)
-    new = Buffer(buffer.name, shape, buffer.dtype, "local" if size <= STACK_BYTES else buffer.scope)
+        size = None if size is None or d.op != "const" else size * d.value
+    if size is not None and size > LARGEST_BYTES:  # a bound that says nothing, such as that of min(n, 10**9)
+        return _allocated(buffer, body)
+    small = size is not None and size <= STACK_BYTES
+    if not small and shape == buffer.shape and all(k or low is const(0) for k, low in zip(keep, lows, strict=True)):
+        return _allocated(buffer, body)
+    new = buffer.with_(shape=shape, scope="local" if small else _off_the_stack(buffer.scope))
 
     def move(index: tuple[Expr, ...]) -> tuple[Expr, ...]:
         ranges = {**outer, **inner}
@@ -74,3 +91,14 @@ def _shrink(buffer: Buffer, body: Stmt, outer: dict[Expr, Expr | int]) -> Stmt:
         return None
 
     return Allocate(new, rewrite_stmt(map_exprs(body, lambda e: rewrite(e, on_expr)), on_store))
+
+
+def _allocated(buffer: Buffer, body: Stmt) -> Stmt:
+    """`buffer` as it is; what is not known to be small is not on the stack."""
+    if buffer.scope != "local":
+        return Allocate(buffer, body)
+    return replace_buffers(Allocate(buffer, body), {buffer: buffer.with_(scope=_off_the_stack(buffer.scope))})
+
+
+def _off_the_stack(scope: str) -> str:
+    return "global" if scope == "local" else scope

@@ -9,23 +9,28 @@ from time import process_time
 from tensorlang.ir.stmt import PrimFunc
 from tensorlang.lower.blocks import lower_blocks
 from tensorlang.lower.flatten import flatten_buffers
+from tensorlang.lower.halves import widen_halves
 from tensorlang.lower.init import lower_init
 from tensorlang.lower.narrow import narrow_buffers
 from tensorlang.lower.partition import partition_tiles
 from tensorlang.lower.simplify import hoist_guards, simplify_func
+from tensorlang.lower.tensorize import tensorize_tiles
 from tensorlang.lower.vectorize import vectorize_loops
 
 Pass = Callable[[PrimFunc], PrimFunc]
 
-# Order constraints: init needs blocks; narrowing needs plain loop variables in indices; guards are hoisted out of inner
-# loops before tiles are partitioned by them; vector lanes are found on flat indices.
+# Order constraints: init needs blocks; halves are widened before lanes are made of them; narrowing needs plain loop
+# variables in indices; guards are hoisted out of inner loops before tiles are partitioned by them; vector lanes are found
+# on flat indices.
 PASSES: tuple[tuple[str, Pass], ...] = (
     ("init", lower_init),
     ("blocks", lower_blocks),
+    ("halves", widen_halves),
     ("simplify", simplify_func),
     ("narrow", narrow_buffers),
     ("hoist", hoist_guards),
     ("partition", partition_tiles),
+    ("tensorize", tensorize_tiles),
     ("flatten", flatten_buffers),
     ("vectorize", vectorize_loops),
 )

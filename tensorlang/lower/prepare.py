@@ -12,8 +12,8 @@ from dataclasses import replace
 
 from tensorlang.ir.buffer import Buffer
 from tensorlang.ir.expr import Expr
-from tensorlang.ir.stmt import Allocate, PrimFunc, Seq, Stmt, Store
-from tensorlang.ir.tree import drop_allocation, read_buffers, replace_stmt
+from tensorlang.ir.stmt import Allocate, CallPacked, PrimFunc, Seq, Stmt
+from tensorlang.ir.tree import drop_allocation, read_buffers, replace_stmt, written_buffers
 from tensorlang.ir.visitor import own_exprs, uses, walk_stmt
 
 
@@ -31,11 +31,13 @@ def split_preparation(func: PrimFunc, constants: Collection[str]) -> tuple[list[
     body = func.body
     for nest in _root_nests(func.body):
         read = read_buffers(nest)
-        written = {s.buffer for s in walk_stmt(nest) if isinstance(s, Store)}
+        written = written_buffers(nest)
+        if any(isinstance(s, CallPacked) for s in walk_stmt(nest)):
+            continue
         if len(written) != 1 or not read or not set(read) <= known or _mentions(nest, sizes):
             continue
         target = next(iter(written))
-        if target in func.params or any(d.op != "const" for d in target.shape):
+        if target in func.params or target.align or any(d.op != "const" for d in target.shape):
             continue
         if any(n is not nest and _writes(n, target) for n in _root_nests(func.body)):
             continue
@@ -65,4 +67,4 @@ def _mentions(s: Stmt, variables: set[Expr]) -> bool:
 
 
 def _writes(s: Stmt, buffer: Buffer) -> bool:
-    return any(isinstance(n, Store) and n.buffer is buffer for n in walk_stmt(s))
+    return buffer in written_buffers(s)

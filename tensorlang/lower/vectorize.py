@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tensorlang.ir.expr import Expr, and_, broadcast, call, const, is_const, load, ramp, rebuild, select
-from tensorlang.ir.stmt import For, If, PrimFunc, Seq, Stmt, Store, seq
+from tensorlang.ir.stmt import For, If, MultiStore, PrimFunc, Seq, Stmt, Store, seq
 from tensorlang.ir.visitor import own_exprs, rewrite_stmt, uses, walk, walk_stmt
 from tensorlang.symbolic.affine import linear_form
 from tensorlang.symbolic.simplify import simplify
@@ -58,6 +58,8 @@ def _expressible(s: Stmt) -> bool:
         return False  # made from a vectorized loop inside
     if isinstance(s, If):
         return s.else_ is None and _expressible(s.then)
+    if isinstance(s, MultiStore):
+        return all(map(_expressible, s.stores))
     return isinstance(s, Store)
 
 
@@ -76,6 +78,8 @@ class _Vectorizer:
             if cond.dtype.lanes == 1:
                 return If(cond, self.stmt(s.then, mask, guards))
             return self.stmt(s.then, cond if mask is None else and_(mask, cond), (*guards, s.cond))
+        if isinstance(s, MultiStore):
+            return self.stores(s, mask, guards)
         if not isinstance(s, Store):
             return s
         index = self.index(s.indices[0], mask) if uses(s.indices[0], {self.var}) else None
@@ -84,6 +88,16 @@ class _Vectorizer:
             return self.scalar_loop(s, guards)
         store = Store(s.buffer, (index,), self.widen(self.expr(s.value, mask)))
         return store if mask is None else If(mask, store)
+
+    def stores(self, s: MultiStore, mask: Expr | None, guards: tuple[Expr, ...]) -> Stmt:
+        new = []
+        for t in s.stores:
+            index = self.index(t.indices[0], mask) if uses(t.indices[0], {self.var}) else None
+            if index is None or not _is_unit_ramp(index):
+                # Lanes that store to one element, or anywhere: only the loop has an order.
+                return self.scalar_loop(s, guards)
+            new.append(Store(t.buffer, (index,), self.widen(self.expr(t.value, mask))))
+        return MultiStore(tuple(new)) if mask is None else If(mask, MultiStore(tuple(new)))
 
     def scalar_loop(self, s: Stmt, guards: tuple[Expr, ...]) -> Stmt:
         for cond in reversed(guards):

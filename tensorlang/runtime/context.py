@@ -61,6 +61,13 @@ def context_address() -> int:
     return _address
 
 
+def release(address: int) -> None:
+    """Free memory that compiled code allocated and handed over."""
+    if _pool is None:
+        raise InternalError("memory was released before `runtime.context.install`")
+    _pool.native["pool_free"](None, address)
+
+
 def set_num_threads(count: int) -> None:
     """Set how many threads share a parallel loop, the caller included; may be called before anything is compiled.
 

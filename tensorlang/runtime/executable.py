@@ -3,7 +3,10 @@
 The manifest (JSON-able):
 
     dims            names of the model's open dimensions, in the order in which `main` takes them
-    inputs outputs  name, dtype (NumPy's name), shape (see `runtime.sizes`)
+    told            names of dimensions that `main` finds out, which follow them in its table
+    checks          what the statuses 1, 2, ... of `main` mean
+    inputs outputs  name, dtype (NumPy's name), shape (see `runtime.sizes`); outputs whose shape mentions what `main`
+                    finds out come in memory that it allocates
     constraints     [size, size, node]: pairs that must be equal for the node to mean anything
     arena_bytes     memory that a run needs, a size
     signatures      declared parameter types of `main` and of every kernel
@@ -28,7 +31,7 @@ from tensorlang.errors import InputError
 from tensorlang.runtime import sizes
 from tensorlang.runtime.address import address_of
 from tensorlang.runtime.artifact import Artifact, aligned_bytes, write_artifact
-from tensorlang.runtime.context import context_address, install
+from tensorlang.runtime.context import context_address, install, release
 from tensorlang.runtime.loader import check_status, load_library
 from tensorlang.runtime.profile import Profile
 
@@ -36,6 +39,7 @@ MAIN = "main"
 _NOTHING: tuple[np.ndarray, ...] = ()
 _BYTES = np.dtype(np.uint8)
 _EMPTY, _NDARRAY = np.empty, np.ndarray
+_WHOLE = {"kernel": "main", "label": "the whole program", "flops": 0, "bytes": 0}
 _REMEMBERED_SHAPES = 64  # how many combinations of open dimensions keep their plan
 
 
@@ -59,7 +63,11 @@ class TensorInfo:
 class Runner(Protocol):
     """How a program's functions are called."""
 
-    def main(self, frame: Frame) -> None: ...
+    def main(self, frame: Frame) -> int:
+        """Run the whole program; its status."""
+
+    def take(self, frame: Frame, output: int, nbytes: int) -> np.ndarray:
+        """The bytes of an output that the program allocated, which is freed."""
 
     def step(self, kernel: str, frame: Frame, arguments: Sequence[tuple[str, int]]) -> Callable[[], None]: ...
 
@@ -99,10 +107,16 @@ class NativeRunner:
         self.library = load_library(artifact.libraries["model"], signatures)
         self._main = self.library[MAIN]
 
-    def main(self, frame: Frame) -> None:
-        status = self._main(context_address(), *frame.arguments)
-        if status:
-            check_status(status, MAIN)
+    def main(self, frame: Frame) -> int:
+        status: int = self._main(context_address(), *frame.arguments)
+        return status
+
+    def take(self, frame: Frame, output: int, nbytes: int) -> np.ndarray:
+        """The bytes of an output that the program allocated, which is freed."""
+        taken = aligned_bytes(nbytes)
+        ctypes.memmove(taken.ctypes.data, frame.outputs[output], nbytes)
+        release(frame.outputs[output])
+        return taken
 
     def step(self, kernel: str, frame: Frame, arguments: Sequence[tuple[str, int]]) -> Callable[[], None]:
         """One kernel call, ready to be repeated."""
@@ -133,6 +147,8 @@ class Executable:
         self._artifact = artifact
         self._runner = runner
         self._dims: list[str] = manifest["dims"]
+        self._told: list[str] = manifest["told"]
+        self._checks: list[str] = manifest["checks"]
         self._in = [_Tensor(entry) for entry in manifest["inputs"]]
         self._out = [_Tensor(entry) for entry in manifest["outputs"]]
         self._constraints = manifest["constraints"]
@@ -188,13 +204,31 @@ class Executable:
         except IndexError:
             frame = self._new_frame()
         results = self._enter(frame, given)
-        self._runner.main(frame)
+        status = self._runner.main(frame)
+        if status:
+            self._refuse_status(status)
+        if self._told:
+            self._collect(frame, results)
         frame.input_arrays = frame.output_arrays = _NOTHING  # do not keep the caller's memory alive
         self._frames.append(frame)
         return results
 
     def _new_frame(self) -> Frame:
-        return Frame(len(self._in), len(self._out), len(self._dims), self._artifact.weights)
+        return Frame(len(self._in), len(self._out), len(self._dims) + len(self._told), self._artifact.weights)
+
+    def _collect(self, frame: Frame, results: list[np.ndarray]) -> None:
+        """Put the outputs whose shapes `main` found out in the place of their stand-ins."""
+        values = dict(zip([*self._dims, *self._told], frame.dims, strict=False))
+        for k, tensor in enumerate(self._out):
+            if tensor.is_open(self._told):
+                shape = tuple(sizes.evaluate(d, values) for d in tensor.dims)
+                raw = self._runner.take(frame, k, math.prod(shape) * tensor.dtype.itemsize)
+                results[k] = raw.view(tensor.dtype).reshape(shape)
+
+    def _refuse_status(self, status: int) -> None:
+        if 0 < status <= len(self._checks):
+            raise InputError(f"{self.name} does not work for these inputs: {self._checks[status - 1]}")
+        check_status(status, MAIN)
 
     def _enter(self, frame: Frame, given: Sequence[Any]) -> list[np.ndarray]:
         """Check the inputs, make the outputs, and put all addresses into the frame."""
@@ -271,6 +305,9 @@ class Executable:
                 )
         outputs: list[tuple[int, tuple[int, ...], np.dtype, int]] = []
         for tensor in self._out:
+            if tensor.is_open(self._told):
+                outputs.append((len(outputs), (0,), tensor.dtype, 64))  # a stand-in
+                continue
             shape = tuple(sizes.evaluate(d, values) for d in tensor.dims)
             if any(d < 0 for d in shape):
                 given = _assignments(values)
@@ -310,7 +347,13 @@ class Executable:
         frame = self._new_frame()
         self._enter(frame, [feeds[t.name] for t in self._in])
         dims = dict(zip(self._dims, frame.dims, strict=False))
-        steps = self._artifact.manifest["steps"]
+        steps = self._artifact.manifest["steps"] or [_WHOLE]  # with control flow in it, a program is timed as a whole
+        if steps == [_WHOLE]:
+            begun = time.perf_counter()
+            for _ in range(repeats):
+                self.run(feeds)
+            seconds = (time.perf_counter() - begun) / repeats
+            return Profile([_row(_WHOLE, seconds, seconds, {})], seconds * 1e3)
         calls = []
         for step in steps:
             arguments = [(place, sizes.evaluate(size, dims)) for place, size in step["args"]]
@@ -345,6 +388,10 @@ class _Tensor:
         self.dtype = numpy_dtype(entry["dtype"])
         shape = tuple(d if isinstance(d, int) else sizes.describe(d) for d in self.dims)
         self.info = TensorInfo(self.name, entry["dtype"], shape)
+
+    def is_open(self, told: Sequence[str]) -> bool:
+        """Whether its shape mentions one of these dimensions."""
+        return bool(told) and any(name in told for d in self.dims for name in sizes.names(d))
 
 
 @dataclass(frozen=True)

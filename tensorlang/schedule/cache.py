@@ -1,26 +1,28 @@
-"""Primitives that add a copy of a tensor, or change how it is laid out: cache_read, cache_write, transform_layout."""
+"""Primitives that add a copy of a tensor: cache_read, cache_write, reindex. Inside a loop, the copy is of what that loop uses."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from tensorlang.errors import ScheduleError
-from tensorlang.ir.buffer import Buffer
-from tensorlang.ir.expr import Expr, const, load, lt, select, var
-from tensorlang.ir.stmt import Allocate, Block, For, Iter, PrimFunc, Stmt, Store, seq
+from tensorlang.ir.buffer import SCOPES, Buffer
+from tensorlang.ir.expr import Expr, and_, const, le, load, lt, select, var
+from tensorlang.ir.reduction import store_all, stores_of
+from tensorlang.ir.stmt import Allocate, Block, CallPacked, For, Iter, PrimFunc, Seq, Stmt, Store, seq
 from tensorlang.ir.tree import (
     block_path,
-    drop_allocation,
+    loop_path,
     loops_of,
     path_to,
+    read_buffers,
     replace_stmt,
-    sole_ancestor,
-    written_buffer,
+    written_buffers,
 )
-from tensorlang.ir.visitor import blocks, map_exprs, replace_buffers, rewrite, substitute, walk_stmt
-from tensorlang.schedule.compute import readers
-from tensorlang.symbolic.simplify import simplify
+from tensorlang.ir.visitor import blocks, free_vars, loads, map_exprs, replace_buffers, rewrite, substitute, walk_stmt
+from tensorlang.schedule.compute import readers, required_region
+from tensorlang.schedule.place import Placed, fresh_nest, top_of
+from tensorlang.symbolic.bounds import prove
 
 
 def unique_name(func: PrimFunc, name: str) -> str:
@@ -41,199 +43,216 @@ def with_source(func: PrimFunc, name: str, stage: str) -> PrimFunc:
     return replace(func, attrs={**func.attrs, "source": {**source, name: source[stage]}})
 
 
-def _copy_nest(name: str, source: Buffer, target: Buffer) -> Stmt:
-    loops = [var(f"i{n}") for n in range(source.ndim)]
-    own = tuple(var(f"v{n}") for n in range(source.ndim))
-    iters = tuple(Iter(v, d, "spatial", i) for v, d, i in zip(own, source.shape, loops, strict=True))
-    nest: Stmt = Block(name, iters, Store(target, own, load(source, own)))
-    for i, d in zip(reversed(loops), reversed(source.shape), strict=True):
-        nest = For(i, d, "serial", nest)
-    return nest
+def checked_scope(scope: str, what: str) -> str:
+    """`scope`, which must be one that exists."""
+    if scope not in SCOPES:
+        raise ScheduleError(f"{what}: {scope!r} is no scope; there are {', '.join(SCOPES)}")
+    return scope
 
 
-def cache_read(func: PrimFunc, buffer: Buffer, scope: str, stages: list[str]) -> tuple[PrimFunc, str]:
+def cache_read(func: PrimFunc, buffer: Buffer, scope: str, stages: Sequence[str]) -> tuple[Placed, str]:
     """The named readers of `buffer` read a copy of it, made by a new stage before them.
 
     for i: y[i] = f(x[i])  ->  for i: x_global[i] = x[i]
                                for i: y[i] = f(x_global[i])
+
+    The copy of a buffer that is private to a loop is private to it too, and as large as what is read there.
     """
-    names = stages or [b.name for b in readers(func, buffer)]
+    what = "cache_read"
+    names = list(stages) or [b.name for b in readers(func, buffer)]
     if not names:
-        raise ScheduleError(f"cache_read: no stage reads {buffer.name}")
-    if around := _loop_around(func, buffer):
-        raise ScheduleError(f"cache_read: {buffer.name} is private to loop {around.var.name}; call it before compute_at")
-    writers = [b.name for b in blocks(func.body) if written_buffer(b) is buffer]
-    name = unique_name(func, f"{buffer.name}_{scope}")
+        raise ScheduleError(f"{what}: no stage reads {buffer.name}")
+    name = unique_name(func, f"{buffer.name}_{checked_scope(scope, what)}")
     copy = Buffer(name, buffer.shape, buffer.dtype, scope)
+    writers = {b.name for b in blocks(func.body) if buffer in written_buffers(b)}
+
+    def reading(block: Block) -> Block:
+        if block.name in writers:
+            raise ScheduleError(f"{what}: {block.name} writes {buffer.name}; only stages after it can read a copy")
+        new = replace_buffers(block, {buffer: copy})
+        if new is block:
+            raise ScheduleError(f"{what}: {block.name} does not read {buffer.name}")
+        return new  # type: ignore[return-value]
+
+    own = tuple(var(f"v{n}") for n in range(buffer.ndim))
+    iters = tuple(Iter(v, d, "spatial", const(0)) for v, d in zip(own, buffer.shape, strict=True))
+    block = Block(name, iters, Store(copy, own, load(buffer, own)))
+    placed = _add_before(func, buffer, names, reading, block, copy, what)
+    return replace(placed, func=with_source(placed.func, name, buffer.name)), name
+
+
+def reindex(func: PrimFunc, stage: str, buffer: Buffer, scope: str) -> tuple[Placed, str]:
+    """`stage` reads a copy of `buffer` that is laid out by its own iteration variables; the access is the copy's.
+
+        for h: for kh: y[h] += x[h * 2 + kh] * w[kh]           reindex(y, x)
+    ->  for h: for kh: x_reindex[h, kh] = x[h * 2 + kh]
+        for h: for kh: y[h] += x_reindex[h, kh] * w[kh]
+
+    Elements that would lie outside of `buffer` are zeros, which nobody reads.
+    """
+    what = "reindex"
+    path = block_path(func.body, stage)
+    reader = path[-1]
+    if not isinstance(reader, Block) or stores_of(reader.body) is None:
+        raise ScheduleError(f"{what}: {stage} is not a plain stage or reduction")
+    own_buffers = written_buffers(reader)
+    if buffer in own_buffers:
+        raise ScheduleError(f"{what}: {stage} writes {buffer.name}, in the order of its axes already (a copy: cache_write)")
+    indices = list(dict.fromkeys(e.args for s in stores_of(reader.body) or () for e in loads(s.value) if e.value is buffer))
+    if len(indices) != 1:
+        many = "does not read" if not indices else f"reads {len(indices)} different elements at once of"
+        raise ScheduleError(f"{what}: {stage} {many} {buffer.name}")
+    (index,) = indices
+    if any(loads(e) for e in index):
+        raise ScheduleError(f"{what}: {stage} reads {buffer.name} at an index that is itself read from memory")
+    used = [it for it in reader.iters if any(it.var in free_vars(e) for e in index)]
+    if not used:
+        raise ScheduleError(f"{what}: the index of {buffer.name} does not depend on the axes of {stage}")
+    name = unique_name(func, f"{buffer.name}_reindex")
+    copy = Buffer(name, tuple(it.extent for it in used), buffer.dtype, checked_scope(scope, what))
+    fresh = {it.var: var(it.var.name) for it in used}
+    at = tuple(substitute(e, fresh) for e in index)
+    ranges = {fresh[it.var]: it.extent for it in used}
+    inside: Expr = const(True)
+    for e, size in zip(at, buffer.shape, strict=True):
+        for condition in (le(0, e), lt(e, size)):
+            if not prove(condition, ranges):
+                inside = and_(inside, condition)
+    value = select(inside, load(buffer, at), const(0, buffer.dtype))
+    own = tuple(fresh.values())
+    iters = tuple(Iter(fresh[it.var], it.extent, "spatial", const(0)) for it in used)
+    block = Block(name, iters, Store(copy, own, value))
+
+    def reading(b: Block) -> Block:
+        theirs = load(copy, tuple(it.var for it in used))
+
+        def rule(e: Expr) -> Expr | None:
+            return theirs if e.op == "load" and e.value is buffer else None
+
+        return replace(b, body=map_exprs(b.body, lambda e: rewrite(e, rule)))
+
+    placed = _add_before(func, buffer, [stage], reading, block, copy, what)
+    return replace(placed, func=with_source(placed.func, name, buffer.name)), name
+
+
+def _add_before(
+    func: PrimFunc,
+    buffer: Buffer,
+    names: Sequence[str],
+    reading: Callable[[Block], Block],
+    block: Block,
+    copy: Buffer,
+    what: str,
+) -> Placed:
+    """`func` where the stage `block` makes `copy` from `buffer`, and the stages `names` are as `reading` makes them.
+
+    The copy is made where `buffer` lives: in the loop that it is private to, after it is written and before it is read.
+    """
     body = func.body
     for reader in names:
         path = block_path(body, reader)
-        if not path:
-            raise ScheduleError(f"cache_read: no stage {reader}")
-        if reader in writers:
-            raise ScheduleError(f"cache_read: {reader} writes {buffer.name}; only stages after it can read a copy")
-        block = path[-1]
-        new = replace_buffers(block, {buffer: copy})
-        if new is block:
-            raise ScheduleError(f"cache_read: {reader} does not read {buffer.name}")
-        body = replace_stmt(body, block, new)
-    nest = _copy_nest(name, buffer, copy)
-    roots = list(dict.fromkeys(_root_child(block_path(body, b.name)) for b in blocks(body)))
-    if writers:
-        last = max(roots.index(_root_child(block_path(body, w))) for w in writers)
-        body = replace_stmt(body, roots[last], seq(roots[last], nest))
+        if not path or not isinstance(path[-1], Block):
+            raise ScheduleError(f"{what}: no stage {reader}")
+        if any(isinstance(s, CallPacked) and buffer in s.buffers for s in walk_stmt(path[-1])) and what == "reindex":
+            raise ScheduleError(f"{what}: {reader} passes {buffer.name} to a packed function as a whole")
+        body = replace_stmt(body, path[-1], reading(path[-1]))
+    home = path_to(body, lambda s: isinstance(s, Allocate) and s.buffer is buffer)
+    around = loops_of(home)
+    scope = home[-1].body if around and isinstance(home[-1], Allocate) else body
+    parts = _parts(scope)
+    wrote = [n for n, s in enumerate(parts) if any(buffer in written_buffers(b) for b in blocks(s))]
+    reads = [n for n, s in enumerate(parts) if any(b.name in names for b in blocks(s))]
+    if wrote and wrote[-1] >= reads[0]:
+        early = next(b.name for n in reads if n <= wrote[-1] for b in blocks(parts[n]) if b.name in names)
+        raise ScheduleError(f"{what}: {early} reads {buffer.name} in the loops that write it")
+    outer: dict[Expr, Expr | int] = {f.var: f.extent for f in around}
+    region = required_region(scope, copy, outer) if around else None
+    nest, axes, widened = fresh_nest(block, region, outer, what)
+    if wrote:
+        new = replace_stmt(scope, parts[wrote[-1]], seq(parts[wrote[-1]], nest))
     else:  # a parameter: the copy goes before everything that reads it
-        first = min(roots.index(_root_child(block_path(body, r))) for r in names)
-        last = first - 1
-        body = replace_stmt(body, roots[first], seq(nest, roots[first]))
-    if early := [r for r in names if roots.index(_root_child(block_path(body, r))) <= last]:
-        raise ScheduleError(f"cache_read: {early[0]} reads {buffer.name} in the loops that write it")
-    return with_source(func, name, buffer.name).with_body(Allocate(copy, body)), name
+        new = replace_stmt(scope, parts[reads[0]], seq(nest, parts[reads[0]]))
+    new = Allocate(copy, new)
+    if widened:
+        shape = tuple(widened.get(n, d) for n, d in enumerate(copy.shape))
+        wider = copy.with_(shape=shape)
+        new, copy = replace_buffers(new, {copy: wider}), wider
+    complete: list[tuple[Expr | None, Buffer]] = []
+    if around:
+        new = replace_stmt(body, scope, new)
+        complete = [(around[-1].var, copy), (around[-1].var, buffer)]
+    return Placed(func.with_body(new), {block.name: axes}, tuple(complete))
 
 
-def _loop_around(func: PrimFunc, buffer: Buffer) -> For | None:
-    """The loop inside which `buffer` is allocated, if any: every iteration has its own."""
-    loops = loops_of(path_to(func.body, lambda s: isinstance(s, Allocate) and s.buffer is buffer))
-    return loops[-1] if loops else None
+def _parts(s: Stmt) -> list[Stmt]:
+    """The nests that `s` runs one after the other."""
+    if isinstance(s, Allocate):
+        return _parts(s.body)
+    return [p for c in s.stmts for p in _parts(c)] if isinstance(s, Seq) else [s]
 
 
-def _shared_loop(path: list[Stmt]) -> For | None:
-    """The innermost loop around the stage at the end of `path` that holds other statements too."""
-    top = sole_ancestor(path)
-    return next((s for s in reversed(path[: path.index(top)]) if isinstance(s, For)), None)
-
-
-def _root_child(path: list[Stmt]) -> Stmt:
-    """The outermost loop (or block) on `path`: the root nest that holds it."""
-    return next(s for s in path if isinstance(s, For | Block))
-
-
-def cache_write(func: PrimFunc, stage: str, scope: str) -> tuple[PrimFunc, str]:
+def cache_write(func: PrimFunc, stage: str, scope: str) -> tuple[Placed, str]:
     """`stage` computes into a new buffer, and a stage of the old name copies that to where it was stored.
 
     for i: y[i] = f(x[i])  ->  for i: y_local[i] = f(x[i])
                                for i: y[i] = y_local[i]
+
+    The new stage takes the computation, with its loops and what is computed inside them; the copy has plain loops.
     """
+    what = "cache_write"
     path = block_path(func.body, stage)
-    block = path[-1]
-    if not isinstance(block, Block) or not isinstance(block.body, Store):
-        raise ScheduleError(f"cache_write: no stage {stage}")
-    buffer = block.body.buffer
-    if others := [b.name for b in blocks(func.body) if b is not block and written_buffer(b) is buffer]:
-        raise ScheduleError(f"cache_write: {buffer.name} is written by {others[0]} too")
-    if around := _shared_loop(path):
-        raise ScheduleError(
-            f"cache_write: {stage} is computed inside loop {around.var.name} with other stages; call cache_write first"
-        )
+    block = path[-1] if path else None
+    if not isinstance(block, Block):
+        raise ScheduleError(f"{what}: no stage {stage}")
+    stores = stores_of(block.body)
+    if stores is None or len({s.indices for s in stores}) != 1 or any(s.indices != _spatial(block) for s in stores):
+        raise ScheduleError(f"{what}: {stage} does not write its elements in the order of its axes")
+    top = top_of(path)
+    buffers = tuple(s.buffer for s in stores)
+    for b in blocks(func.body):
+        if b is not block and (mine := [x.name for x in buffers if x in written_buffers(b)]):
+            raise ScheduleError(f"{what}: {mine[0]} is written by {b.name} too")
+    for b in blocks(top):
+        if b is not block and (mine := [x.name for x in buffers if x in read_buffers(b)]):
+            raise ScheduleError(f"{what}: {b.name} reads {mine[0]} in the loops that compute it")
+    checked_scope(scope, what)
+    single = len(buffers) == 1
     name = unique_name(func, f"{stage}_{scope}")
-    inner = Buffer(name, buffer.shape, buffer.dtype, scope)
-    new = replace_buffers(replace(block, name=name), {buffer: inner})
-    nest = sole_ancestor(path)
-    moved = replace_stmt(nest, block, new)
-    body = replace_stmt(func.body, nest, seq(moved, _copy_nest(stage, inner, buffer)))
-    return with_source(func, name, stage).with_body(Allocate(inner, body)), name
+    inner = {
+        b: Buffer(name if single else unique_name(func, f"{b.name}_{scope}"), b.shape, b.dtype, scope) for b in buffers
+    }
+    moved = replace_stmt(top, block, replace_buffers(replace(block, name=name), inner))
+    own = tuple(var(f"v{n}") for n in range(buffers[0].ndim))
+    copies = store_all([Store(b, own, load(inner[b], own)) for b in buffers])
+    shape = buffers[0].shape
+    copy = Block(stage, tuple(Iter(v, d, "spatial", const(0)) for v, d in zip(own, shape, strict=True)), copies)
+    around = loops_of(path[: path.index(top)])
+    outer: dict[Expr, Expr | int] = {f.var: f.extent for f in around}
+    region = None
+    if around:
+        for b in buffers:
+            region = region or required_region(loop_path(func.body, around[-1].var)[-1].body, b, outer)  # type: ignore[attr-defined]
+    nest, axes, widened = fresh_nest(copy, region, outer, what)
+    if widened:
+        raise ScheduleError(f"{what}: {stage} is computed beyond its own extents; call {what} before compute_at")
+    new: Stmt = seq(moved, nest)
+    if not around:
+        body = replace_stmt(func.body, top, new)
+        for b in reversed(buffers):
+            body = Allocate(inner[b], body)
+        return Placed(with_source(func, name, stage).with_body(body), {stage: axes}), name
+    for b in reversed(buffers):
+        new = Allocate(inner[b], new)
+    at = around[-1].var
+    complete = tuple((at, x) for b in buffers for x in (b, inner[b]))
+    return Placed(with_source(func, name, stage).with_body(replace_stmt(func.body, top, new)), {stage: axes}, complete), name
 
 
-@dataclass(frozen=True, eq=False)
-class IndexMap:
-    """New indices as expressions of the old ones: data, so that a trace can show it and replay it."""
-
-    old: tuple[Expr, ...]
-    new: tuple[Expr, ...]
-
-    @staticmethod
-    def of(index_map: Callable[..., object], rank: int) -> IndexMap:
-        """What `index_map` gives for `rank` symbolic indices."""
-        if isinstance(index_map, IndexMap):
-            return index_map
-        old = tuple(var(f"i{n}") for n in range(rank))
-        try:
-            new = index_map(*old)
-        except (TypeError, IndexError, AttributeError) as error:
-            raise ScheduleError(f"transform_layout: the map fails on {rank} index(es): {error}") from error
-        indices = tuple(new) if isinstance(new, tuple | list) else (new,)
-        if wrong := [e for e in indices if not isinstance(e, Expr)]:
-            raise ScheduleError(f"transform_layout: {wrong[0]!r} is none of: an old index v, v // c, v % c")
-        return IndexMap(old, indices)
-
-    def __call__(self, *index: Expr) -> tuple[Expr, ...]:
-        mapping = dict(zip(self.old, index, strict=True))
-        return tuple(substitute(e, mapping) for e in self.new)
-
-    def __str__(self) -> str:
-        return f"lambda {', '.join(v.name for v in self.old)}: ({', '.join(map(str, self.new))},)"
+def _spatial(block: Block) -> tuple[Expr, ...]:
+    return tuple(it.var for it in block.iters if it.kind == "spatial")
 
 
-def transform_layout(func: PrimFunc, stage: str, index_map: IndexMap) -> tuple[PrimFunc, list[Expr]]:
-    """The buffer that `stage` writes is stored in another order of dimensions, possibly split and padded.
-
-        w_p.transform_layout(lambda k, j: (j // 48, k, j % 48))       w_p[k, j] becomes w_p[j // 48, k, j % 48]
-
-    Each new index is an old index `v`, or `v // c` and `v % c` as a pair. Where c does not divide the extent, the padding
-    is filled with zeros. The stage is re-created over the new dimensions; its new loops are returned.
-    """
-    path = block_path(func.body, stage)
-    block = path[-1]
-    if not isinstance(block, Block) or not isinstance(block.body, Store) or block.init is not None:
-        raise ScheduleError(f"transform_layout: {stage} is not a plain stage (a reduction is copied first: cache_write)")
-    old = block.body.buffer
-    if around := _shared_loop(path):
-        raise ScheduleError(
-            f"transform_layout: {stage} is computed inside loop {around.var.name} with other stages; transform it first"
-        )
-    if old in func.params:
-        raise ScheduleError(f"transform_layout: {old.name} is a parameter, whose layout is the caller's; cache_read it first")
-    own = tuple(it.var for it in block.iters)
-    if block.body.indices != own:
-        raise ScheduleError(f"transform_layout: {stage} does not write its elements in the order of its axes")
-    new_index = index_map(*own)
-    parts: dict[Expr, dict[str, tuple[int, Expr]]] = {v: {} for v in own}
-    shape: list[Expr] = []
-    for position, e in enumerate(new_index):
-        v, role, size = _component(e, own)
-        extent = block.iters[own.index(v)].extent
-        if role in parts[v]:
-            raise ScheduleError(f"transform_layout: {v.name} appears twice as {role}")
-        parts[v][role] = (position, size)
-        shape.append(extent if role == "whole" else simplify((extent + size - 1) // size) if role == "div" else size)
-    fresh = tuple(var(f"v{n}") for n in range(len(shape)))
-    inverse: dict[Expr, Expr] = {}
-    inside: Expr = const(True)
-    for v, it in zip(own, block.iters, strict=True):
-        roles = parts[v]
-        if set(roles) == {"whole"}:
-            inverse[v] = fresh[roles["whole"][0]]
-        elif set(roles) == {"div", "mod"} and roles["div"][1] is roles["mod"][1]:
-            size = roles["div"][1]
-            value = fresh[roles["div"][0]] * size + fresh[roles["mod"][0]]
-            inverse[v] = value
-            remainder = simplify(it.extent % size)
-            if not (remainder.op == "const" and remainder.value == 0):
-                inside = inside & lt(value, it.extent)
-        else:
-            raise ScheduleError(f"transform_layout: {v.name} must appear once, whole or as v // c together with v % c")
-    new = Buffer(old.name, tuple(shape), old.dtype, old.scope)
-    value = select(inside, substitute(block.body.value, inverse), const(0, old.dtype))
-    loops = [var(f"i{n}") for n in range(len(shape))]
-    iters = tuple(Iter(v, d, "spatial", i) for v, d, i in zip(fresh, shape, loops, strict=True))
-    nest: Stmt = Block(stage, iters, Store(new, fresh, value), annotations=block.annotations)
-    for i, d in zip(reversed(loops), reversed(shape), strict=True):
-        nest = For(i, d, "serial", nest)
-    body = replace_stmt(func.body, sole_ancestor(path), nest)
-
-    def move(e: Expr) -> Expr | None:
-        if e.op != "load" or e.value is not old:
-            return None
-        mapping = dict(zip(own, e.args, strict=True))
-        return load(new, tuple(substitute(i, mapping) for i in new_index))
-
-    body = Allocate(new, drop_allocation(map_exprs(body, lambda e: rewrite(e, move)), old))
-    return func.with_body(body), loops
-
-
-def _component(e: Expr, own: tuple[Expr, ...]) -> tuple[Expr, str, Expr]:
-    if e in own:
-        return e, "whole", const(1)
-    if e.op in ("floordiv", "floormod") and e.args[0] in own and e.args[1].op == "const":
-        return e.args[0], "div" if e.op == "floordiv" else "mod", e.args[1]
-    raise ScheduleError(f"transform_layout: {e} is none of: an old index v, v // c, v % c")
+def loop_around(func: PrimFunc, buffer: Buffer) -> For | None:
+    """The loop inside which `buffer` is allocated, if any: every iteration has its own."""
+    loops = loops_of(path_to(func.body, lambda s: isinstance(s, Allocate) and s.buffer is buffer))
+    return loops[-1] if loops else None

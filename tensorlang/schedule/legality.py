@@ -8,16 +8,16 @@ preserves all dependences preserves the meaning). Accumulations of one reduction
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 from tensorlang.ir.buffer import Buffer
 from tensorlang.ir.expr import Expr, and_, const, eq, lt, ne, or_
-from tensorlang.ir.printer import format_func
 from tensorlang.ir.reduction import reduce_loop_vars, reduction_of
 from tensorlang.ir.stmt import Allocate, Block, For, PrimFunc, Stmt
 from tensorlang.ir.tree import block_path, loop_path, loops_of, read_buffers, written_buffer
 from tensorlang.ir.visitor import free_vars, substitute, walk_stmt
+from tensorlang.schedule import witness
+from tensorlang.schedule.verdict import PROVED, UNKNOWN, Missing, Verdict, report, unconfirmed
 from tensorlang.symbolic.access import Access, accesses
 from tensorlang.symbolic.affine import polynomial
 from tensorlang.symbolic.conflict import (
@@ -26,33 +26,22 @@ from tensorlang.symbolic.conflict import (
     conflict,
     determined_variables,
     lexicographically_before,
-    show_values,
     uncovered,
 )
 from tensorlang.symbolic.integer_set import Unknown
 from tensorlang.symbolic.interval import SIZE, RangesLike
 
-
-@dataclass(frozen=True)
-class Verdict:
-    """What is known of one step.
-
-    Attributes:
-        status: "proved", "refuted" (then `counterexample` shows it) or "unknown".
-        reason: why it was refuted, or why nothing is known.
-        remedy: what to do instead, if it was refuted.
-        culprits: the statements to point at in the program.
-    """
-
-    status: str
-    reason: str = ""
-    counterexample: Counterexample | None = None
-    remedy: str = ""
-    culprits: tuple[Stmt, ...] = ()
+__all__ = [
+    "PROVED", "UNKNOWN", "Verdict", "check_compute_at", "check_covered", "check_decompose_reduction", "check_parallel",
+    "check_reorder", "check_shift_inwards", "check_vectorize", "report",
+]  # fmt: skip
 
 
-PROVED = Verdict("proved")
-UNKNOWN = Verdict("unknown")
+def confirmed(func: PrimFunc, verdict: Verdict) -> Verdict:
+    """A refutation by two iterations and an address is one only if executing them shows it; else nothing is known."""
+    if verdict.counterexample is None or witness.confirmed(func, verdict.counterexample):
+        return verdict
+    return unconfirmed(verdict)
 
 
 def check_parallel(func: PrimFunc, loop: For) -> Verdict:
@@ -93,7 +82,7 @@ def _check_independent(func: PrimFunc, loop: For, primitive: str) -> Verdict:
             sizes=_sizes(func),
         )
         if isinstance(found, Counterexample):
-            return _refuted_independent(func, loop, primitive, found)
+            return confirmed(func, _refuted_independent(func, loop, primitive, found))
         if isinstance(found, Unknown):
             doubt = doubt or Verdict("unknown", f"{_both(a, b)}: {found.reason}")
     return doubt or PROVED
@@ -160,7 +149,7 @@ def check_reorder(func: PrimFunc, order: Sequence[For]) -> Verdict:
                 reason = f"the order {names} turns round two iterations that depend on each other: {_both(first, second)}"
                 culprits = tuple(dict.fromkeys(x.block for x in (a, b) if x.block))
                 remedy = "keep the iteration that comes first now outside or before the other one"
-                return Verdict("refuted", reason, found, remedy, culprits)
+                return confirmed(func, Verdict("refuted", reason, found, remedy, culprits))
             if isinstance(found, Unknown):
                 doubt = doubt or Verdict("unknown", f"{_both(a, b)}: {found.reason}")
     return doubt or PROVED
@@ -215,6 +204,9 @@ def check_shift_inwards(func: PrimFunc, loop: For) -> Verdict:
         if isinstance(s, Block) and loop.var in reduce_loop_vars(s):
             reason = f"{loop.var.name} is a reduction loop of {s.name}: points executed twice would count twice"
             return Verdict("refuted", reason, None, 'split it with tail="guard"', (loop, s))
+        if isinstance(s, Block) and "rolling_buffer" in s.annotations:
+            reason = f"{s.name} keeps what earlier iterations of {s.annotations['rolling_buffer']} computed, each once and in order"
+            return Verdict("refuted", reason, None, 'split it with tail="guard"', (loop, s))
     return PROVED
 
 
@@ -245,7 +237,7 @@ def check_decompose_reduction(func: PrimFunc, stage: str, loop: For) -> Verdict:
         found = conflict(access, access, [f.var for f in around[:start]], in_different_passes, sizes=_sizes(func))
         if isinstance(found, Counterexample):
             reason = f"inside {loop.var.name}, {stage} computes an element twice, each time from its initial value"
-            return Verdict("refuted", reason, found, "decompose it further inside", (loop, block))
+            return confirmed(func, Verdict("refuted", reason, found, "decompose it further inside", (loop, block)))
         if isinstance(found, Unknown):
             return Verdict("unknown", found.reason)
     return PROVED
@@ -267,7 +259,7 @@ def check_compute_at(func: PrimFunc, stage: str, loop: For) -> Verdict:
 def check_covered(func: PrimFunc, path: Sequence[Stmt], buffer: Buffer) -> Verdict:
     """Whether every element of `buffer` that one execution of the statement at the end of `path` reads, it also writes."""
     found = [a for a in accesses(path) if a.buffer is buffer]
-    writes = [_at_first_point(a) for a in found if a.write]
+    writes = [at_first_point(a) for a in found if a.write]
     shared = [f.var for f in loops_of(path)]
     doubt: Verdict | None = None
     for read in found:
@@ -278,34 +270,20 @@ def check_covered(func: PrimFunc, path: Sequence[Stmt], buffer: Buffer) -> Verdi
             doubt = doubt or Verdict("unknown", f"{read.stage} reads {buffer.name}: {missing.reason}")
         elif missing is not None:
             values, element = missing
-            where = f"{buffer.name}[{', '.join(map(str, element))}] at {show_values(values)}"
-            reason = f"{read.stage} reads {where}, which is not computed there"
-            return Verdict("refuted", reason, None, "", (read.block,) if read.block else ())
+            at = {v: n for v, n in values.items() if v in shared}
+            example = Missing(buffer, element, read, at, {v: n for v, n in values.items() if v not in at})
+            reason = f"{example}, which is not computed there"
+            culprits = (read.block,) if read.block else ()
+            return confirmed(func, Verdict("refuted", reason, example, "", culprits))
     return doubt or PROVED
 
 
-def _at_first_point(write: Access) -> Access:
+def at_first_point(write: Access) -> Access:
     """`write` as the initialisation of its reduction, which happens (once lowered) even where nothing is accumulated."""
     if write.block is None or write.block.init is None:
         return write
     driven = reduce_loop_vars(write.block)
     return replace(write, loops=tuple((v, const(1) if v in driven else e) for v, e in write.loops))
-
-
-def report(func: PrimFunc, step: Any, verdict: Verdict) -> str:
-    """The message of a refused step: what, why, the remedy, both iterations, and the program with the culprits marked."""
-    lines = [f"{step} is refused: {verdict.reason}"]
-    marks: dict[Stmt, str] = dict.fromkeys(verdict.culprits, "")
-    example = verdict.counterexample
-    if example is not None:
-        element = f"{example.buffer.name}[{', '.join(map(str, example.address))}]"
-        if example.sizes:
-            lines.append(f"  with {show_values(example.sizes)}:")
-        for n, (access, side) in enumerate(zip(example.accesses, (example.first, example.second), strict=True), 1):
-            lines.append(f"  iteration {n}: {show_values(side)}: {access.stage} {access.verb} {element}")
-    if verdict.remedy:
-        lines.append(f"  remedy: {verdict.remedy}")
-    return "\n".join([*lines, "", format_func(func, marks)])
 
 
 # -- details -------------------------------------------------------------------------------------------------------

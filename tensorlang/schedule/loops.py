@@ -2,35 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from math import isfinite
 from typing import Any
 
 from tensorlang.errors import ScheduleError
-from tensorlang.ir.expr import Expr, const, lt, minimum, var, wrap
-from tensorlang.ir.reduction import reduce_loop_vars
+from tensorlang.ir.expr import Expr, const, le, lt, minimum, var, wrap
+from tensorlang.ir.reduction import REDUCER, reduce_loop_vars
 from tensorlang.ir.stmt import Allocate, Block, For, PrimFunc, Stmt
-from tensorlang.ir.tree import guard_blocks, loop_path, read_buffers, replace_stmt, written_buffer
+from tensorlang.ir.tensor_intrin import BLOCKIZED, FALLBACK, TENSORIZED
+from tensorlang.ir.tree import guard_blocks, loop_path, loops_of, read_buffers, replace_stmt, written_buffers
 from tensorlang.ir.visitor import blocks, free_vars, map_exprs, substitute_stmt, walk_stmt
 from tensorlang.symbolic.bounds import prove
 from tensorlang.symbolic.simplify import simplify
 
 TAILS = ("guard", "shift_inwards")
+THREAD_AXES = ("blockIdx.x", "blockIdx.y", "blockIdx.z", "threadIdx.x", "threadIdx.y", "threadIdx.z", "vthread")
+MEANINGFUL = (REDUCER, BLOCKIZED, TENSORIZED, FALLBACK)  # annotations that are part of the program, not hints
 
 
-def split(func: PrimFunc, loop: For, factor: Expr, tail: str) -> tuple[PrimFunc, tuple[Expr, Expr]]:
+def split(
+    func: PrimFunc, loop: For, sizes: Sequence[Expr], tail: str = "guard", count: Expr | None = None
+) -> tuple[PrimFunc, list[Expr]]:
     """for v in n  ->  for v_o in ceil(n / factor): for v_i in factor: v = v_o * factor + v_i.
 
-    Where `factor` does not divide `n`, `tail` says what the last tile does: `"guard"` runs only the points with v < n;
-    `"shift_inwards"` moves the tile back so that it ends at n, and so computes some points twice (Halide's ShiftInwards;
-    needs n >= factor).
+    `sizes` are the extents of the inner loops, outermost first (one: `v_o, v_i`; several: `v_0, v_1, ...`); `count` is
+    that of the outermost, by default as many as it takes. Where they make more points than `n`, `tail` says what happens:
+    `"guard"` runs only the points with v < n; `"shift_inwards"` moves the last tile back so that it ends at n, and so
+    computes some points twice (Halide's ShiftInwards; needs n >= factor).
     """
     n = loop.extent
     name = loop.var.name
-    outer, inner = var(f"{name}_o"), var(f"{name}_i")
-    count = simplify((n + factor - 1) // factor)
+    suffixes = ["o", "i"] if len(sizes) == 1 else [str(k) for k in range(len(sizes) + 1)]
+    loops = [var(f"{name}_{suffix}") for suffix in suffixes]
+    outer, inner = loops[0], loops[1:]
+    factor = const(1)
+    value: Expr = const(0)
+    for v, size in zip(reversed(inner), reversed(sizes), strict=True):
+        value, factor = v * factor + value, simplify(factor * size)
+    if count is None:
+        count = simplify((n + factor - 1) // factor)
+        exact = _is_zero(simplify(n % factor))
+    else:
+        exact = _is_zero(simplify(count * factor - n))
     start = outer * factor
-    divides = _divides(n, factor)
-    if tail == "shift_inwards" and not divides:
+    if tail == "shift_inwards" and not exact:
         if not prove(factor <= n, {}):
             raise ScheduleError(f"tail='shift_inwards' needs {factor} <= {n}, which is not known")
         if block := _accumulates_across(loop):
@@ -41,16 +58,45 @@ def split(func: PrimFunc, loop: For, factor: Expr, tail: str) -> tuple[PrimFunc,
         if loop.kind in ("parallel", "vectorized") and (block := _accumulates_into_shared(loop)):
             raise ScheduleError(
                 f"split: tail='shift_inwards' would let iterations of the {loop.kind} loop {name} accumulate into "
-                f'the same element of {written_buffer(block).name}; use tail="guard"'
+                f'the same element of {next(iter(written_buffers(block))).name}; use tail="guard"'
             )
         start = minimum(start, n - factor)
-    value = start + inner
+    value = start + value
     body = substitute_stmt(loop.body, {loop.var: value})
-    if tail == "guard" and not divides:
+    if tail == "guard" and not exact:
         body = guard_blocks(body, lt(value, n))
-    body = simplify_bindings(body, {outer: count, inner: factor})
-    new = For(outer, count, loop.kind, For(inner, factor, "serial", body), loop.annotations)
-    return func.with_body(replace_stmt(func.body, loop, new)), (outer, inner)
+    extents = dict(zip(loops, [count, *sizes], strict=True))
+    body = simplify_bindings(body, extents)
+    for v in reversed(inner):
+        body = For(v, extents[v], "serial", body)
+    new = For(outer, count, loop.kind, body, loop.annotations)
+    return func.with_body(replace_stmt(func.body, loop, new)), loops
+
+
+def split_sizes(n: Expr, factors: Sequence[Any]) -> tuple[Expr, list[Expr]]:
+    """The extents that `split(factors=...)` asks for of a loop over `n`: the outermost one and the others.
+
+    One factor may be None: as many as it takes to cover `n`.
+    """
+    if len(factors) < 2:
+        raise ScheduleError("split: give at least two factors")
+    unknown = [k for k, f in enumerate(factors) if f is None]
+    if len(unknown) > 1:
+        raise ScheduleError(f"split: only one factor may be None, not {len(unknown)}: {list(factors)}")
+    known = [as_factor(f, "split") if f is not None else const(1) for f in factors]
+    product: Expr = const(1)
+    for f in known:
+        product = simplify(product * f)
+    if unknown:
+        known[unknown[0]] = simplify((n + product - 1) // product)
+    elif not prove(le(n, product), {}):
+        shown = " * ".join(map(str, factors))
+        raise ScheduleError(f"split: {shown} = {product} does not cover the {n} iterations; let one factor be None")
+    return known[0], known[1:]
+
+
+def _is_zero(e: Expr) -> bool:
+    return e.op == "const" and e.value == 0
 
 
 def _accumulates_across(loop: For) -> Block | None:
@@ -58,7 +104,7 @@ def _accumulates_across(loop: For) -> Block | None:
     iteration of `loop` computed."""
     inside = {s.var for s in walk_stmt(loop.body) if isinstance(s, For)}
     for block in blocks(loop):
-        if written_buffer(block) in read_buffers(block) and reduce_loop_vars(block) - inside:
+        if not written_buffers(block).keys().isdisjoint(read_buffers(block)) and reduce_loop_vars(block) - inside:
             return block
     return None
 
@@ -66,26 +112,42 @@ def _accumulates_across(loop: For) -> Block | None:
 def _accumulates_into_shared(loop: For) -> Block | None:
     """A block in `loop` that accumulates into memory that the iterations of `loop` share."""
     private = {s.buffer for s in walk_stmt(loop) if isinstance(s, Allocate)}
-    shared = [b for b in blocks(loop) if written_buffer(b) not in private]
-    return next((b for b in shared if written_buffer(b) in read_buffers(b)), None)
+    for block in blocks(loop):
+        shared = [b for b in written_buffers(block) if b not in private]
+        if not read_buffers(block).keys().isdisjoint(shared):
+            return block
+    return None
 
 
-def _divides(n: Expr, factor: Expr) -> bool:
-    remainder = simplify(n % factor)
-    return remainder.op == "const" and remainder.value == 0
+def fuse(func: PrimFunc, order: Sequence[Expr]) -> tuple[PrimFunc, Expr]:
+    """for a in n: for b in m  ->  for ab in n * m: a = ab // m, b = ab % m. Each loop is the only child of the one before."""
+    loops = [_loop_of(func, v) for v in order]
+    for outer, inner in zip(loops, loops[1:], strict=False):
+        if outer.body is not inner:
+            raise ScheduleError(f"fuse: loop {inner.var.name} is not directly and solely inside {outer.var.name}")
+        if outer.kind != inner.kind:
+            raise ScheduleError(
+                f"fuse: {outer.var.name} is {outer.kind} and {inner.var.name} is {inner.kind}; fuse before that"
+            )
+    own = {f.var for f in loops}
+    for f in loops:
+        if held := free_vars(f.extent) & own:
+            raise ScheduleError(f"fuse: the extent of {f.var.name} depends on {next(iter(held)).name}")
+    fused = loops[0].var
+    for inner in loops[1:]:
+        func, fused = _fuse_pair(func, _loop_of(func, fused), inner)
+    return func, fused
 
 
-def fuse(func: PrimFunc, outer: For, inner: For) -> tuple[PrimFunc, Expr]:
-    """for a in n: for b in m  ->  for ab in n * m: a = ab // m, b = ab % m. `inner` is the only child of `outer`."""
-    if outer.body is not inner:
-        raise ScheduleError(f"fuse: loop {inner.var.name} is not directly and solely inside {outer.var.name}")
-    if outer.var in free_vars(inner.extent):
-        raise ScheduleError(f"fuse: the extent of {inner.var.name} depends on {outer.var.name}")
-    if outer.kind != inner.kind:
-        raise ScheduleError(
-            f"fuse: {outer.var.name} is {outer.kind} and {inner.var.name} is {inner.kind}; "
-            f"fuse before that"
-        )
+def _loop_of(func: PrimFunc, v: Expr) -> For:
+    path = loop_path(func.body, v)
+    if not path or not isinstance(path[-1], For):
+        raise ScheduleError(f"no loop {v.name}")
+    return path[-1]
+
+
+def _fuse_pair(func: PrimFunc, outer: For, inner: For) -> tuple[PrimFunc, Expr]:
+    inner = _loop_of(func, inner.var)
     fused = var(f"{outer.var.name}_{inner.var.name}")
     n, m = outer.extent, inner.extent
     if m.op == "const" and m.value == 1:
@@ -143,10 +205,47 @@ def set_kind(func: PrimFunc, loop: For, kind: str) -> PrimFunc:
     return func.with_body(replace_stmt(func.body, loop, replace(loop, kind=kind)))
 
 
+def check_bind(func: PrimFunc, loop: For, axis: str) -> None:
+    """Whether `loop` can be run by the threads of `axis`, races aside (`legality.check_parallel` decides those).
+
+    A thread has one position on each axis, so no loop around or inside may be bound to it too; virtual threads are
+    loops in fact, and nest.
+    """
+    if axis not in THREAD_AXES:
+        raise ScheduleError(f"bind: there is no axis {axis!r}; there are: {', '.join(THREAD_AXES)}")
+    if loop.kind not in ("serial", axis):
+        raise ScheduleError(f"bind: loop {loop.var.name} is {loop.kind} already")
+    if axis == "vthread":
+        return
+    path = loop_path(func.body, loop.var)
+    for other in [*loops_of(path[:-1]), *(s for s in walk_stmt(loop.body) if isinstance(s, For))]:
+        if other.kind == axis:
+            where = "inside" if any(s is other for s in path) else "around"
+            raise ScheduleError(f"bind: loop {loop.var.name} is {where} {other.var.name}, which is bound to {axis} already")
+
+
 def annotate(func: PrimFunc, target: For | Block, key: str, value: Any) -> PrimFunc:
-    """A hint to code generation; `value` is a number, string or tuple of them."""
+    """A hint to code generation; `value` is data (`check_annotation`), None removes it."""
     annotations = {k: v for k, v in {**target.annotations, key: value}.items() if v is not None}
     return func.with_body(replace_stmt(func.body, target, replace(target, annotations=annotations)))
+
+
+def check_annotation(primitive: str, key: Any, value: Any) -> None:
+    """Keys are strings and not those that mean something; values print and parse back."""
+    if not isinstance(key, str) or not key:
+        raise ScheduleError(f"{primitive}: the key of an annotation is a string, not {key!r}")
+    if key in MEANINGFUL:
+        raise ScheduleError(f"{primitive}: {key!r} is part of the program, and no hint")
+    if not _is_data(value):
+        raise ScheduleError(f"{primitive}: the value of {key!r} is data (numbers, strings, tuples of them), not {value!r}")
+
+
+def _is_data(value: Any) -> bool:
+    if isinstance(value, tuple | list):
+        return all(map(_is_data, value))
+    if isinstance(value, dict):
+        return all(isinstance(k, str) and _is_data(v) for k, v in value.items())
+    return isinstance(value, bool | int | str) or (isinstance(value, float) and isfinite(value))
 
 
 def simplify_bindings(body: Stmt, extents: dict[Expr, Expr]) -> Stmt:

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from tensorlang.errors import InternalError, ScheduleError
 from tensorlang.ir.buffer import Buffer
 from tensorlang.ir.expr import Expr, load, select, var
 from tensorlang.ir.reduction import (
-    COMBINE,
     conjuncts_free_of,
     conjuncts_on,
     init_nest,
-    init_store,
+    init_stores,
     reduce_loop_vars,
     reduction_of,
+    store_all,
     wrap_loops,
 )
 from tensorlang.ir.stmt import Allocate, Block, For, Iter, PrimFunc, Stmt, Store, seq
 from tensorlang.ir.tree import block_path, loops_of, own_loops, replace_stmt, sole_ancestor
-from tensorlang.ir.visitor import free_vars, substitute, walk_stmt
+from tensorlang.ir.visitor import free_vars, loads, substitute, walk_stmt
 from tensorlang.schedule.cache import unique_name, with_source
 from tensorlang.symbolic.affine import linear_form
 
@@ -31,13 +32,17 @@ def rfactor(func: PrimFunc, stage: str, loop: For, factor_axis: int) -> tuple[Pr
     ->  for i: for k_o: for k_i: y_rf[k_i, i] += x[i, k_o*4 + k_i]
         for i: for k_i: y[i] += y_rf[k_i, i]
 
-    Legal because the reducer is associative and commutative (floating-point results may differ by rounding).
+    A reduction of tuples has one buffer of partial results for each of its buffers. Legal because the reducer is
+    associative and commutative (of one made by `te.comm_reducer` the user says so; floating-point results may differ by
+    rounding), unless the stage reads other elements of what it computes, as in a scan.
     """
     path = block_path(func.body, stage)
     block = _block(path)
     reduction = reduction_of(block)
     if reduction is None:
         raise ScheduleError(f"rfactor: {stage} is not a reduction")
+    if again := [e for e in _loads(reduction.sources) if e.value in {t.buffer for t in reduction.stores}]:
+        raise ScheduleError(f"rfactor: {stage} reads {again[0]}, which it computes itself")
     if block.init is None:
         raise ScheduleError(f"rfactor: the initialisation of {stage} was split off already; call rfactor before")
     nest = own_loops(path)
@@ -81,29 +86,39 @@ def rfactor(func: PrimFunc, stage: str, loop: For, factor_axis: int) -> tuple[Pr
             if linear_form(it.binding, set(reduce_loops)) is None:
                 raise ScheduleError(f"rfactor: {it.var.name} = {it.binding} is not affine in the reduction loops")
             mapping[it.var] = substitute(it.binding, inner_of)
-    buffer = reduction.store.buffer
-    position = factor_axis if factor_axis >= 0 else buffer.ndim + 1 + factor_axis
-    if not 0 <= position <= buffer.ndim:
-        raise ScheduleError(f"rfactor: factor_axis {factor_axis} is outside of the {buffer.ndim + 1} dimensions")
+    buffers = [t.buffer for t in reduction.stores]
+    rank = buffers[0].ndim
+    position = factor_axis if factor_axis >= 0 else rank + 1 + factor_axis
+    if not 0 <= position <= rank:
+        raise ScheduleError(f"rfactor: factor_axis {factor_axis} is outside of the {rank + 1} dimensions")
 
     def with_part(index: tuple[Expr, ...], part: Expr) -> tuple[Expr, ...]:
         return (*index[:position], part, *index[position:])
 
-    partial = Buffer(unique_name(func, f"{buffer.name}_rf"), with_part(buffer.shape, loop.extent), buffer.dtype)
+    partials = [
+        Buffer(unique_name(func, f"{b.name}_rf"), with_part(b.shape, loop.extent), b.dtype) for b in buffers
+    ]
     name = unique_name(func, f"{stage}_rf")
-    index = with_part(tuple(substitute(i, mapping) for i in reduction.store.indices), part_var)
-    init = init_store(block)
+    own_index = reduction.stores[0].indices
+    index = with_part(tuple(substitute(i, mapping) for i in own_index), part_var)
+    reducer = reduction.reducer
     # A guard on reduction loops moves into the source: the partial result must be initialised where the guard excludes it.
     kept_guard = conjuncts_free_of(block.predicate, set(reduce_loops))
     reduce_guard = conjuncts_on(block.predicate, set(reduce_loops))
     if stray := free_vars(reduce_guard) & (set(all_loops) - set(reduce_loops)):
         raise ScheduleError(f"rfactor: the guard {reduce_guard} of {stage} mixes reduction loops with {next(iter(stray)).name}")
-    source = select(substitute(reduce_guard, inner_of), substitute(reduction.source, mapping), init.value)
+    guard = substitute(reduce_guard, inner_of)
+    sources = [
+        select(guard, substitute(source, mapping), neutral)
+        for source, neutral in zip(reduction.sources, reducer.identity, strict=True)
+    ]
+    combined = reducer.combine([load(p, index) for p in partials], sources)
     rf_block = Block(
         name,
         (*iters[:position], part_iter, *iters[position:], *reduce_iters),
-        Store(partial, index, COMBINE[reduction.kind](load(partial, index), source)),
-        Store(partial, index, init.value),
+        store_all([Store(p, index, value) for p, value in zip(partials, combined, strict=True)]),
+        # A partial result begins at the identity, not at the stage's own initial value: that counts once.
+        store_all([Store(p, index, neutral) for p, neutral in zip(partials, reducer.identity, strict=True)]),
         kept_guard,
         block.annotations,
     )
@@ -114,21 +129,17 @@ def rfactor(func: PrimFunc, stage: str, loop: For, factor_axis: int) -> tuple[Pr
     kept = [f for f in nest if f.var is loop.var or f.var not in reduce_loops]
     renamed = {f.var: var(f.var.name) for f in kept}
     final_part = var(part_var.name)
+    totals = reducer.combine(
+        [load(b, own_index) for b in buffers], [load(p, with_part(own_index, final_part)) for p in partials]
+    )
     final = Block(
         stage,
         (
             *(replace(it, binding=substitute(it.binding, renamed)) for it in block.iters if it.kind == "spatial"),
             Iter(final_part, loop.extent, "reduce", renamed[loop.var]),
         ),
-        Store(
-            buffer,
-            reduction.store.indices,
-            COMBINE[reduction.kind](
-                load(buffer, reduction.store.indices),
-                load(partial, with_part(reduction.store.indices, final_part)),
-            ),
-        ),
-        init,
+        store_all([Store(b, own_index, value) for b, value in zip(buffers, totals, strict=True)]),
+        block.init,
         substitute(kept_guard, renamed),
         block.annotations,
     )
@@ -137,9 +148,9 @@ def rfactor(func: PrimFunc, stage: str, loop: For, factor_axis: int) -> tuple[Pr
     top = sole_ancestor(path)
     both = seq(rf_nest, final_nest)
     if any(isinstance(s, For) for s in path[: path.index(top)]):
-        body = replace_stmt(func.body, top, Allocate(partial, both))
+        body = replace_stmt(func.body, top, _allocated(partials, both))
     else:
-        body = Allocate(partial, replace_stmt(func.body, top, both))
+        body = _allocated(partials, replace_stmt(func.body, top, both))
     return with_source(func, name, stage).with_body(body), name
 
 
@@ -159,9 +170,9 @@ def decompose_reduction(func: PrimFunc, stage: str, loop: For) -> tuple[PrimFunc
     at = next((n for n, f in enumerate(loops) if f is loop), None)
     if at is None:
         raise ScheduleError(f"decompose_reduction: {loop.var.name} is not around {stage}")
-    buffer = init_store(block).buffer
-    if any(isinstance(s, Allocate) and s.buffer is buffer for s in walk_stmt(loop)):
-        raise ScheduleError(f"decompose_reduction: {buffer.name} is private to an iteration of {loop.var.name}")
+    written = {t.buffer for t in init_stores(block)}
+    if private := next((s.buffer for s in walk_stmt(loop) if isinstance(s, Allocate) and s.buffer in written), None):
+        raise ScheduleError(f"decompose_reduction: {private.name} is private to an iteration of {loop.var.name}")
     reduce_vars = reduce_loop_vars(block)
     if outside := [f.var.name for f in loops[:at] if f.var in reduce_vars]:
         raise ScheduleError(f"decompose_reduction: the reduction loop {outside[0]} is outside of {loop.var.name}")
@@ -170,6 +181,15 @@ def decompose_reduction(func: PrimFunc, stage: str, loop: For) -> tuple[PrimFunc
     body = replace_stmt(loop, block, replace(block, init=None))
     return func.with_body(replace_stmt(func.body, loop, seq(init, body))), name
 
+
+def _allocated(buffers: Sequence[Buffer], body: Stmt) -> Stmt:
+    for b in reversed(buffers):
+        body = Allocate(b, body)
+    return body
+
+
+def _loads(sources: Sequence[Expr]) -> list[Expr]:
+    return [e for source in sources for e in loads(source)]
 
 
 def _block(path: list[Stmt]) -> Block:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
+
+from tensorlang.errors import ScheduleError
+from tensorlang.ir.expr import Expr
+from tensorlang.schedule import script
 
 
 @dataclass(frozen=True)
@@ -24,20 +28,28 @@ class Step:
 def _show(a: Any) -> str:
     if isinstance(a, str):
         return repr(a)
-    return str(getattr(a, "name", a))
+    if isinstance(a, tuple | list):
+        inner = ", ".join(_show(x) for x in a)
+        return f"[{inner}]" if isinstance(a, list) else f"({inner},)" if len(a) == 1 else f"({inner})"
+    return str(a if isinstance(a, Expr) else getattr(a, "name", a))
 
 
 class Trace:
-    """The steps of one schedule in order, each with the loops it made."""
+    """The steps of one schedule in order, each with the loops it made.
 
-    def __init__(self) -> None:
+    Args:
+        fresh: makes a schedule of the same program without any step; `as_function` needs it.
+    """
+
+    def __init__(self, fresh: Callable[[], Any] | None = None) -> None:
         self._steps: list[tuple[Step, tuple[Any, ...]]] = []
+        self._fresh = fresh
 
     def append(self, step: Step, made: tuple[Any, ...]) -> None:
         self._steps.append((step, made))
 
     def copy(self) -> Trace:
-        other = Trace()
+        other = Trace(self._fresh)
         other._steps = list(self._steps)
         return other
 
@@ -46,6 +58,11 @@ class Trace:
 
     def __len__(self) -> int:
         return len(self._steps)
+
+    @property
+    def last(self) -> tuple[Step, tuple[Any, ...]]:
+        """The last step, with the loops it made."""
+        return self._steps[-1]
 
     def __str__(self) -> str:
         lines = []
@@ -57,14 +74,38 @@ class Trace:
     def replay(self, schedule: Any) -> None:
         """Repeat the steps on `schedule`, a fresh one of the same program. Loops are found by their unique names."""
         for step in self:
-            owner = schedule if step.stage is None else schedule[step.stage]
-            args = tuple(self._translate(a, schedule) for a in step.args)
-            getattr(owner, step.primitive)(*args, **step.kwargs)
+            self._repeat(step, schedule)
 
     @staticmethod
-    def _translate(a: Any, schedule: Any) -> Any:
-        if hasattr(a, "var"):
-            return schedule.loop(a.name)
-        if hasattr(a, "reduce_axis"):
-            return schedule[a.name]
-        return a
+    def _repeat(step: Step, schedule: Any) -> None:
+        owner = schedule if step.stage is None else schedule[step.stage]
+        args = tuple(script.translate(a, schedule) for a in step.args)
+        kwargs = {k: script.translate(v, schedule) for k, v in step.kwargs.items()}
+        getattr(owner, step.primitive)(*args, **kwargs)
+
+    def programs(self) -> list[Any]:
+        """The program after every step, in order.
+
+        Raises:
+            ScheduleError: the steps belong to no program.
+        """
+        if self._fresh is None:
+            raise ScheduleError("these steps belong to no schedule")
+        found, fresh = [], self._fresh()
+        for step in self:
+            self._repeat(step, fresh)
+            found.append(fresh.func)
+        return found
+
+    def as_function(self, name: str = "schedule") -> str:
+        """The steps as Python text: a function of a schedule, made of ordinary calls, to be edited and kept.
+
+        Calling it with a fresh schedule of the same program takes the same steps. Its annotation needs
+        `from tensorlang import te`.
+
+        Raises:
+            ScheduleError: an argument has no text, or the steps belong to no program.
+        """
+        if self._fresh is None:
+            raise ScheduleError("as_function: these steps belong to no schedule")
+        return script.as_function(self, self._fresh(), name)

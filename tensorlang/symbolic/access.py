@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tensorlang.ir.buffer import Buffer
-from tensorlang.ir.expr import Expr, not_
-from tensorlang.ir.stmt import Allocate, Block, Evaluate, For, If, Seq, Stmt, Store
-from tensorlang.ir.visitor import children, substitute
+from tensorlang.ir.expr import Expr, const, not_
+from tensorlang.ir.stmt import Allocate, Block, CallPacked, Evaluate, For, If, MultiStore, Seq, Stmt, Store
+from tensorlang.ir.visitor import children, loads, substitute, walk_stmt
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,6 +22,7 @@ class Access:
         instance: values of the block's iteration variables: the same values are the same point of the computation.
         exact: False where only the buffer is known (passed to an intrinsic), not the elements.
         block: the block itself.
+        private: buffers that every execution of the statement asked about has of its own.
     """
 
     stage: str
@@ -33,6 +34,7 @@ class Access:
     instance: tuple[Expr, ...] = ()
     exact: bool = True
     block: Block | None = None
+    private: frozenset[Buffer] = frozenset()
 
     @property
     def verb(self) -> str:
@@ -54,7 +56,11 @@ def accesses(path: Sequence[Stmt]) -> list[Access]:
         if known is None or (access.write and not known.write):
             found[key] = access
     written = {(a.block, a.buffer, a.indices) for a in found.values() if a.write}
-    return [a for a in found.values() if a.write or (a.block, a.buffer, a.indices) not in written]
+    kept = [a for a in found.values() if a.write or (a.block, a.buffer, a.indices) not in written]
+    private = frozenset(s.buffer for s in walk_stmt(path[-1]) if isinstance(s, Allocate))
+    if not private:
+        return kept
+    return [replace(a, private=private) if any(loads(e) for e in (*a.indices, *a.conditions)) else a for a in kept]
 
 
 @dataclass(frozen=True)
@@ -115,7 +121,13 @@ def _statement(s: Stmt, context: _Context) -> Iterator[Access]:
         if s.init is not None:
             own = {(a.buffer, a.indices) for a in body if a.write}
             yield from (a for a in _statement(s.init, inside) if not (a.write and (a.buffer, a.indices) in own))
-    elif isinstance(s, For | If | Seq | Allocate):
+    elif isinstance(s, CallPacked):
+        for buffer in s.buffers:
+            anywhere = tuple(const(0) for _ in buffer.shape)  # which elements is not known
+            yield context.access(buffer, anywhere, buffer in s.outputs, exact=False)
+        for e in (a for a in s.args if isinstance(a, Expr)):
+            yield from _reads(e, context)
+    elif isinstance(s, For | If | Seq | Allocate | MultiStore):
         for child in children(s):
             yield from _statement(child, context.enter(s, child))
 

@@ -11,14 +11,17 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import islpy
 
 from tensorlang.ir.buffer import Buffer
-from tensorlang.ir.expr import Expr, and_, const, eq, floordiv, ne, or_, var
+from tensorlang.ir.expr import Expr, and_, const, eq, floordiv, load, ne, or_, var
 from tensorlang.ir.visitor import free_vars, substitute, walk
 from tensorlang.symbolic.access import Access
 from tensorlang.symbolic.affine import Poly, constant_value, plus, polynomial, split_atom
+from tensorlang.symbolic.cover import writes_what_is_read
+from tensorlang.symbolic.delinearise import Components, separated
 from tensorlang.symbolic.integer_set import CONTEXT, Question, Unknown, coordinates, evaluate, find, limited
 from tensorlang.symbolic.interval import Ranges, RangesLike, as_ranges
 from tensorlang.symbolic.simplify import simplify
@@ -81,7 +84,9 @@ def conflict(
         The two iterations, None if it is proved that there are none, or Unknown.
     """
     left, right = _separate(a, shared, 0), _separate(b, shared, 1)
-    pairs = _determined([substitute(i, left) for i in a.indices], [substitute(j, right) for j in b.indices])
+    right = {**right, **_other_memory(b, right)}
+    exact = a.exact and b.exact  # else any element may be the one that both touch
+    pairs = _determined([substitute(i, left) for i in a.indices], [substitute(j, right) for j in b.indices]) if exact else []
     ranges: dict[Expr, Any] = dict(sizes or {})
     for access, renamed in ((a, left), (b, right)):
         for v, extent in access.loops:
@@ -89,20 +94,23 @@ def conflict(
     sides: Sides = tuple(  # type: ignore[assignment]
         {v: renamed.get(v, v) for v, _ in access.loops} for access, renamed in ((a, left), (b, right))
     )
-    if apart is not None and _held_apart(pairs, sides[0][apart], sides[1][apart], ranges):
+    if apart is not None and exact and _held_apart(pairs, sides[0][apart], sides[1][apart], ranges):
         return None
     instances = [(substitute(x, left), substitute(y, right)) for x, y in zip(a.instance, b.instance, strict=False)]
     if ignore_same_instance and set(instances) <= set(pairs):
         return None
     conditions = [relation(sides)]
-    conditions += [eq(x, y) for x, y in pairs]
     conditions += [substitute(c, left) for c in a.conditions] + [substitute(c, right) for c in b.conditions]
     if ignore_same_instance:
         conditions.append(_any(ne(x, y) for x, y in instances))
-    found = find(conditions, ranges)
+    fused = Components([*conditions, *(e for pair in pairs for e in pair)], ranges)
+    pairs = separated([(fused.of(x), fused.of(y)) for x, y in _without_consequences(pairs)], fused.ranges)
+    conditions = [fused.of(c) for c in conditions] + [eq(x, y) for x, y in pairs]
+    found = find(conditions, fused.ranges)
     if found is None or isinstance(found, Unknown):
         return found
-    if not (a.exact and b.exact):
+    found = fused.values(found, evaluate)
+    if not exact:
         return Unknown(f"which elements of {a.buffer.name} an intrinsic touches is not known")
     first = {v: found[r] for v, r in sides[0].items()}
     second = {v: found[r] for v, r in sides[1].items()}
@@ -120,6 +128,10 @@ def uncovered(
     Returns:
         (values of the shared loops and sizes, the element's index), None if there is none, or Unknown.
     """
+    if not read.exact:
+        return Unknown(f"which elements of {read.buffer.name} a packed function reads is not known")
+    if any(write.exact and writes_what_is_read(read, write, shared, sizes) for write in writes):
+        return None
     extents = {v: e for v, e in read.loops if v in shared}
     outer = Question({**(sizes or {}), **extents})
     symbols = {v for a in (read, *writes) for e in _all_exprs(a) for v in free_vars(e)}
@@ -180,6 +192,19 @@ def lexicographically_before(order: Sequence[Expr], first: Mapping[Expr, Expr], 
 
 
 _copies: dict[tuple[Expr, int], Expr] = {}
+_memories: WeakKeyDictionary[Buffer, Buffer] = WeakKeyDictionary()
+
+
+def _other_memory(access: Access, renamed: Mapping[Expr, Expr]) -> dict[Expr, Expr]:
+    """Loads in `access` from memory that each iteration has of its own: in another iteration they may give anything."""
+    if not access.private:
+        return {}
+    found: dict[Expr, Expr] = {}
+    exprs = (*access.indices, *access.conditions, *access.instance)
+    for node in dict.fromkeys(n for e in exprs for n in walk(e) if n.op == "load" and n.value in access.private):
+        copy = _memories.setdefault(node.value, Buffer(node.value.name, node.value.shape, node.value.dtype))
+        found[node] = load(copy, tuple(substitute(i, {**renamed, **found}) for i in node.args))
+    return found
 
 
 def _separate(access: Access, shared: Collection[Expr], side: int) -> dict[Expr, Expr]:
@@ -199,6 +224,8 @@ def _separate(access: Access, shared: Collection[Expr], side: int) -> dict[Expr,
 
 def _determined(xs: list[Expr], ys: list[Expr]) -> list[tuple[Expr, Expr]]:
     """The pairs that must be equal, with what follows: x//c = y//c and x%c = y%c give x = y, for any c (a fused loop)."""
+    if any(x.op == "floormod" for x in xs):
+        xs, ys = [simplify(x) for x in xs], [simplify(y) for y in ys]
     pairs = list(zip(xs, ys, strict=True))
     known = set(pairs)
     for _ in range(4):
@@ -215,6 +242,17 @@ def _determined(xs: list[Expr], ys: list[Expr]) -> list[tuple[Expr, Expr]]:
             break
         pairs += new
     return pairs
+
+
+def _without_consequences(pairs: list[tuple[Expr, Expr]]) -> list[tuple[Expr, Expr]]:
+    """Without x//c = y//c and x%c = y%c where x = y is there and c is symbolic, which integer sets do not know."""
+    known = set(pairs)
+
+    def follows(x: Expr, y: Expr) -> bool:
+        divided = x.op in ("floordiv", "floormod") and x.op == y.op and x.args[1] is y.args[1] and x.args[1].op != "const"
+        return divided and (x.args[0], y.args[0]) in known
+
+    return [(x, y) for x, y in pairs if not follows(x, y)]
 
 
 def determined_variables(indices: Iterable[Expr], ranges: RangesLike) -> set[Expr]:

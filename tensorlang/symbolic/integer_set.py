@@ -17,15 +17,16 @@ from typing import Any
 
 import islpy
 
-from tensorlang.ir.expr import Expr
-from tensorlang.ir.visitor import free_vars, walk
+from tensorlang.ir.expr import Expr, const
+from tensorlang.ir.visitor import free_vars, substitute, walk
 from tensorlang.symbolic.affine import Poly, build, is_index, polynomial
 from tensorlang.symbolic.interval import Interval, Ranges, RangesLike, as_ranges
 from tensorlang.symbolic.simplify import simplify
 
 CONTEXT = islpy.Context()
-_MAX_OPERATIONS = 400_000  # isl's own measure, some 50 ms: an end to exponential cases
+_MAX_OPERATIONS = 100_000  # isl's own measure, some 20 ms: an end to exponential cases
 _MAX_PAIRS = 6  # consistency constraints of opaque terms; each doubles the number of cases
+DATA = "it depends on data"  # how a reason begins where memory decides
 _COMPARE = {"eq": "=", "ne": "!=", "lt": "<", "le": "<="}
 
 
@@ -46,15 +47,55 @@ def find(conditions: Sequence[Expr], ranges: RangesLike) -> dict[Expr, int] | No
         return None
     question = Question(ranges)
     needed = question.closure(v for c in open_conditions for v in free_vars(c))
+    hard: dict[Expr, int] | Unknown = Unknown("the question is too hard for the integer-set library")
     try:
-        if question.solve(open_conditions, needed) is None:
+        if question.solve(open_conditions, needed, sample=False) is None:
             return None
+    except islpy.Error:
+        return _at_some_sizes(conditions, ranges) or hard
+    if question.opaque and (found := _at_some_sizes(conditions, ranges)) is not None:
+        return found
+    try:
         values = question.solve(open_conditions, question.closure([*needed, *ranges]))
     except islpy.Error:
-        return Unknown("the question is too hard for the integer-set library")
-    if values is None:
+        return hard
+    return None if values is None else _confirmed(values, conditions, ranges, question)
+
+
+_TRIED_SIZES = ((1, 1), (2, 3), (3, 2), (5, 7), (8, 5))
+
+
+def _at_some_sizes(conditions: Sequence[Expr], ranges: RangesLike) -> dict[Expr, int] | None:
+    """An example with sizes as constants, at which their products are affine."""
+    mentioned = {v for c in conditions for v in free_vars(c)}
+    mentioned |= {v for e in ranges.values() if isinstance(e, Expr) for v in free_vars(e)}
+    loops = {v for v, e in ranges.items() if not isinstance(e, Interval)}
+    symbols = sorted((v for v in mentioned - loops if is_index(v)), key=lambda v: v.value[1])
+    if not symbols:
         return None
-    return _confirmed(values, conditions, ranges, question)
+    for choice in _TRIED_SIZES:
+        sizes = {v: choice[n % 2] for n, v in enumerate(symbols)}
+        if not all(_inside(n, ranges.get(v)) for v, n in sizes.items()):
+            continue
+        at: dict[Expr, Expr] = {v: const(n) for v, n in sizes.items()}
+        known = {v: simplify(substitute(e, at)) if isinstance(e, Expr) else e for v, e in ranges.items() if v not in sizes}
+        here = _open([substitute(c, at) for c in conditions], known)
+        if here is None:
+            continue
+        question = Question(known)
+        try:
+            values = question.solve(here, question.closure([*known]))
+        except islpy.Error:
+            continue
+        if values is not None and isinstance(found := _confirmed(values, here, known, question), dict):
+            return {**sizes, **found}
+    return None
+
+
+def _inside(n: int, known: Interval | int | Expr | None) -> bool:
+    if not isinstance(known, Interval):
+        return True
+    return (known.low is None or n >= known.low) and (known.high is None or n <= known.high)
 
 
 def impossible(conditions: Sequence[Expr], ranges: RangesLike) -> bool:
@@ -123,7 +164,7 @@ def _confirmed(
             if v in values and not isinstance(extent, Interval)
         )
     except KeyError:
-        return Unknown(f"it depends on data: {terms}")
+        return Unknown(f"{DATA}: {terms}")
     except ZeroDivisionError:
         return Unknown(f"a divisor may be 0: {terms}")
     return values if holds else Unknown(f"{terms} is not affine")

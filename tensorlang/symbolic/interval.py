@@ -202,7 +202,10 @@ class Ranges:
                 low = self._lower(x)
                 if divisor is None or divisor < 1 or low is None or low < 0:
                     return []
-                return [(x, 1)] if above else [({}, 1)]
+                if not above:
+                    return [({}, 1)]
+                most = self._most_quotient(t.args[0], polynomial(t.args[1]))
+                return [(x, 1)] if most is None else [(most, 1), (x, 1)]
             inner = self._upper(x) if above else self._lower(x)
             found = [] if inner is None else [(integer(inner // d), 1)]
             return [*found, (x if above else plus(x, integer(1 - d)), d)]
@@ -221,6 +224,29 @@ class Ranges:
         if op == "cast" and t.args[0].dtype.is_int and t.args[0].dtype.bits < t.dtype.bits == 64:
             return [(polynomial(t.args[0]), 1)]  # widening keeps the value
         return _type_bounds(t, above)
+
+    def _most_quotient(self, v: Expr, divisor: Poly) -> Poly | None:
+        """The most that `v // divisor` can be, where `v < q*divisor` for some `q`: `f // m` of a fused loop `f < 32*m`."""
+        if v not in self.high:
+            return None
+        most = self.high[v]
+        if len(divisor) == 1:
+            ((monomial, k),) = divisor.items()
+            q = {}
+            for m, c in most.items():
+                left = list(m)
+                for atom in monomial:
+                    if atom not in left:
+                        break
+                    left.remove(atom)
+                else:
+                    if c % k == 0:
+                        q[tuple(left)] = c // k
+        else:
+            lead = max(divisor, key=len)
+            q = integer(most.get(lead, 0) // divisor[lead])
+        rest = self._upper(plus(most, multiply(q, divisor), -1))
+        return plus(q, {ONE: -1}) if rest is not None and rest < 0 else None
 
     def _choices_of(self, t: Expr) -> list[list[Poly]]:
         """Sets of polynomials one of which `t` equals."""

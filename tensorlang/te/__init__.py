@@ -13,11 +13,17 @@ s = te.create_schedule(dense, shapes={"M": 128})   # or by hand
 from __future__ import annotations
 
 from tensorlang.schedule import Schedule
+from tensorlang.te import instructions
 from tensorlang.te.annotations import KINDS, TensorKind, TensorType
+from tensorlang.te.extern import ExternOp, extern, extern_ir
 from tensorlang.te.frontend import build_operator, compute, create_schedule, schedule
+from tensorlang.te.gradient import gradient
+from tensorlang.te.intrin import tensor_intrin
 from tensorlang.te.math import (
     abs,
+    all,
     all_of,
+    any,
     any_of,
     arccos,
     arccosh,
@@ -78,6 +84,8 @@ from tensorlang.te.math import (
 )
 from tensorlang.te.operator import Operator
 from tensorlang.te.primfunc import create_prim_func, placeholders_of, stages_of
+from tensorlang.te.reducers import argmax, argmin, comm_reducer
+from tensorlang.te.scan import ScanOp, scan
 from tensorlang.te.tensor import ComputeOp, Op, PlaceholderOp, Tensor, placeholder, reduce_axis
 
 f16, f32, f64, bf16 = KINDS["f16"], KINDS["f32"], KINDS["f64"], KINDS["bf16"]
@@ -86,10 +94,11 @@ u8, u16, u32, u64 = KINDS["u8"], KINDS["u16"], KINDS["u32"], KINDS["u64"]
 bool = bool_ = KINDS["bool"]
 
 __all__ = [
-    "ComputeOp", "Op", "Operator", "PlaceholderOp", "Schedule", "Tensor", "TensorKind", "TensorType",
-    "build_operator", "compute", "create_prim_func", "create_schedule", "placeholder", "placeholders_of", "reduce_axis",
-    "schedule", "stages_of", "var",
-    "max", "min", "prod", "sum",
+    "ComputeOp", "ExternOp", "Op", "Operator", "PlaceholderOp", "ScanOp", "Schedule", "Tensor", "TensorKind", "TensorType",
+    "build_operator", "compute", "create_prim_func", "create_schedule", "instructions", "placeholder", "placeholders_of",
+    "gradient", "reduce_axis", "schedule", "stages_of", "tensor_intrin", "var",
+    "all", "any", "argmax", "argmin", "comm_reducer", "extern", "extern_ir", "max", "min", "prod", "scan",
+    "sum",
     "abs", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctanh", "ceil", "cos", "cosh", "erf", "exp", "expm1",
     "floor", "floordiv", "floormod", "fma", "fmod", "isinf", "isnan", "left_shift", "log", "log1p", "log2", "maximum",
     "minimum", "pow", "right_shift", "round", "rsqrt", "sigmoid", "sign", "sin", "sinh", "sqrt", "tan", "tanh", "trunc",

@@ -77,10 +77,10 @@ def _as_tensors(what: Any) -> list[Tensor]:
     for item in what if isinstance(what, tuple | list) else (what,):
         if not isinstance(item, Tensor | Op):
             raise TypeCheckError(f"create_schedule takes an operator, tensors or their ops, not {type(item).__name__}")
-        tensors.append(item.output() if isinstance(item, Op) else item)
+        tensors += item.outputs if isinstance(item, Op) else (item,)
     if not tensors:
         raise TypeCheckError("create_schedule: no output given")
-    return tensors
+    return list(dict.fromkeys(tensors))
 
 
 def build_operator(

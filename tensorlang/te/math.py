@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import reduce as fold
 
 import numpy as np
@@ -11,6 +12,8 @@ from tensorlang.errors import TypeCheckError
 from tensorlang.ir import expr
 from tensorlang.ir.dtype import DType, bool_, promote
 from tensorlang.ir.expr import Expr, ExprLike, call, const as ir_const, fail, wrap
+from tensorlang.ir.reduction import Reducer, builtin_reducer
+from tensorlang.ir.visitor import free_vars
 from tensorlang.te.annotations import TensorKind
 from tensorlang.te.tensor import DTypeLike, is_reduce_axis, unwrap_dtype
 
@@ -27,27 +30,111 @@ var = expr.var
 
 
 def _reducer(kind: str) -> Callable[..., Expr]:
-    def reducer(source: ExprLike, axis: Expr | Sequence[Expr] | None = None) -> Expr:
-        axes = (axis,) if isinstance(axis, Expr) else tuple(axis or ())
-        if not axes or not all(is_reduce_axis(a) for a in axes):
-            hint = f"; for two scalars use te.{kind}imum" if kind in ("max", "min") else ""
-            fail(f"te.{kind}(expression, axis=...) needs axes made by te.reduce_axis{hint}")
-        if len(set(axes)) != len(axes):
-            fail(f"te.{kind}: an axis is given twice")
+    def reducer(
+        source: ExprLike,
+        axis: Expr | Sequence[Expr] | None = None,
+        where: ExprLike | None = None,
+        init: ExprLike | None = None,
+    ) -> Expr:
+        hint = f"; for two scalars use te.{kind}imum" if kind in ("max", "min") else ""
+        axes = checked_axes(f"te.{kind}", axis, hint)
         x = wrap(source)
         if x.dtype.is_bool:
             fail(f"te.{kind} of bool; cast to an integer first")
-        return expr.reduce(kind, x, axes)
+        return _reduced(kind, x, axes, where, init)
 
     reducer.__name__ = kind
-    reducer.__doc__ = f"The {kind} of `source` over one or several reduce axes: the outermost operation of a stage."
+    reducer.__doc__ = (
+        f"The {kind} of `source` over one or several reduce axes: the outermost operation of a stage.\n\n"
+        "    Args:\n"
+        "        where: a condition; points where it does not hold do not count.\n"
+        "        init: what the reduction begins with, instead of the neutral element; may mention the stage's indices.\n"
+    )
     return reducer
+
+
+def checked_axes(what: str, axis: Expr | Sequence[Expr] | None, hint: str = "") -> tuple[Expr, ...]:
+    """The axes of a reducer as a tuple.
+
+    Raises:
+        TypeCheckError: there is none, one is no reduce axis, or one is given twice.
+    """
+    axes = (axis,) if isinstance(axis, Expr) else tuple(axis or ())
+    if not axes or [a for a in axes if not is_reduce_axis(a)]:
+        fail(f"{what}(expression, axis=...) needs axes made by te.reduce_axis{hint}")
+    if len(set(axes)) != len(axes):
+        fail(f"{what}: an axis is given twice")
+    return axes
+
+
+def _reduced(kind: str, x: Expr, axes: tuple[Expr, ...], where: ExprLike | None, init: ExprLike | None) -> Expr:
+    if where is not None:
+        x = expr.select(where, x, identity_of(kind, x.dtype))
+    if init is None:
+        return expr.reduce(kind, x, axes)
+    part = ReducerPart(builtin_reducer(kind, x.dtype), 0)
+    return expr.reduce(part, (x, checked_init(f"te.{kind}", init, x, axes)), axes)
+
+
+def checked_init(what: str, init: ExprLike, like: Expr, axes: tuple[Expr, ...]) -> Expr:
+    """The initial value of a reduction, of the type of what is reduced."""
+    e = wrap(init, like)
+    if e.dtype != like.dtype:
+        fail(f"{what}: init= is {e.dtype}, what is reduced {like.dtype}; cast one of them")
+    if free_vars(e) & set(axes):
+        fail(f"{what}: init= uses an axis that is reduced over")
+    return e
+
+
+@dataclass(frozen=True, eq=False)
+class ReducerPart:
+    """The kind of a `reduce` expression that is more than a name: one of the results of a reducer of tuples.
+
+    The expression's operands are the sources, then the initial values, if the user gave any.
+    """
+
+    reducer: Reducer
+    index: int
+
+    @property
+    def width(self) -> int:
+        return len(self.reducer.result)
+
+    def __str__(self) -> str:
+        return self.reducer.name
 
 
 sum = _reducer("sum")
 prod = _reducer("prod")
 max = _reducer("max")
 min = _reducer("min")
+
+
+def _logical_reducer(kind: str, fold_op: Callable[[ExprLike, ExprLike], Expr]) -> Callable[..., Expr]:
+    def function(
+        *conditions: ExprLike,
+        axis: Expr | Sequence[Expr] | None = None,
+        where: ExprLike | None = None,
+        init: ExprLike | None = None,
+    ) -> Expr:
+        joined = fold(fold_op, conditions, ir_const(kind == "all"))
+        if axis is None:
+            if where is not None or init is not None:
+                fail(f"te.{kind}: where= and init= belong to a reduction; give axis=")
+            return joined
+        if len(conditions) != 1:
+            fail(f"te.{kind}(condition, axis=...) reduces one condition, not {len(conditions)}")
+        return _reduced(kind, joined, checked_axes(f"te.{kind}", axis), where, init)
+
+    function.__name__ = kind
+    function.__doc__ = (
+        f"Whether {kind} of the conditions hold; with `axis=`, one condition reduced over axes (see `te.sum` for the rest)."
+    )
+    return function
+
+
+any = _logical_reducer("any", expr.or_)
+all = _logical_reducer("all", expr.and_)
 
 
 def _float_function(name: str) -> Callable[[ExprLike], Expr]:
@@ -233,6 +320,8 @@ def min_value(dtype: DTypeLike) -> Expr:
 
 def identity_of(kind: str, dtype: DType) -> Expr:
     """The neutral element of a reduction."""
+    if kind in ("any", "all"):
+        return ir_const(kind == "all")
     if kind in ("max", "min"):
         return min_value(dtype) if kind == "max" else max_value(dtype)
     return ir_const(0 if kind == "sum" else 1, dtype)

@@ -8,17 +8,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from tensorlang.errors import TypeCheckError
+from tensorlang.errors import InternalError, TypeCheckError
 from tensorlang.ir.buffer import Buffer
-from tensorlang.ir.expr import Expr, load, user_location, var, wrap
-from tensorlang.ir.reduction import COMBINE
+from tensorlang.ir.expr import Expr, fail, load, user_location, var, wrap
+from tensorlang.ir.reduction import COMBINE, REDUCER, builtin_reducer, store_all
 from tensorlang.ir.stmt import Allocate, Block, For, Iter, PrimFunc, Stmt, Store, seq
-from tensorlang.ir.visitor import replace_buffers, substitute, walk
-from tensorlang.te.math import identity_of
-from tensorlang.te.tensor import ComputeOp, PlaceholderOp, Tensor, compute_stage, extent_of
+from tensorlang.ir.visitor import own_exprs, replace_buffers, substitute, walk, walk_stmt
+from tensorlang.symbolic.simplify import simplify
+from tensorlang.te.extern import ExternOp
+from tensorlang.te.math import ReducerPart
+from tensorlang.te.scan import ScanOp
+from tensorlang.te.tensor import ComputeOp, Op, PlaceholderOp, Tensor, compute_stage, extent_of
 
 
 def stages_of(outputs: Iterable[Tensor]) -> list[Tensor]:
@@ -60,22 +63,69 @@ def create_prim_func(
     for t in tensors:
         if isinstance(t.op, PlaceholderOp) and t not in inputs:
             raise TypeCheckError(f"{user_location()}: {name} reads {t.name}, which is not among its inputs")
-    stages = [t for t in tensors if isinstance(t.op, ComputeOp)]
-    buffers = _unique_buffers([*inputs, *stages])
-    body = seq(*(_nest(t, buffers[t]) for t in stages))
-    renamed: dict[Buffer, Buffer] = {t.buffer: b for t, b in buffers.items() if b is not t.buffer}
-    body = replace_buffers(body, renamed)
-    for t in reversed(stages):
+    ops = list(dict.fromkeys(t.op for t in tensors if not isinstance(t.op, PlaceholderOp)))
+    redirected = _initialised_in_place(ops, outputs)
+    made = [t for op in ops for t in op.outputs if t not in redirected]
+    inner = [t for op in ops if isinstance(op, ScanOp) for c in op.cell for t in c.outputs if t not in op.update]
+    buffers = _unique_buffers([*inputs, *made, *inner])
+    for op in ops:
+        if isinstance(op, ScanOp):
+            aliases = [*zip(op.state, op.outputs, strict=True), *zip(op.update, op.outputs, strict=True)]
+            buffers.update({alias: buffers[t] for alias, t in aliases})
+    buffers.update({t: buffers[state] for t, state in redirected.items()})
+    block_names = _unique_names(ops, buffers)
+    body = seq(*(_nests(op, buffers, block_names, redirected) for op in ops))
+    body = replace_buffers(body, {t.buffer: b for t, b in buffers.items() if b is not t.buffer})
+    for t in reversed(made):
         if t not in outputs:
             body = Allocate(buffers[t], body)
-    attrs: dict[str, Any] = {"source": {buffers[t].name: t.op.source for t in stages}}
+    sources = {block_names[op]: op.source for op in _computing(ops)}
+    sources |= {buffers[t].name: t.op.source for t in (*made, *inner) if len(t.op.outputs) > 1}
+    attrs: dict[str, Any] = {"source": sources}
     if constants:
         names = {buffers[t].name for t in inputs}
         if unknown := [c for c in constants if c not in names]:
             raise TypeCheckError(f"{user_location()}: {name} has no input {unknown[0]!r}; it has {', '.join(names)}")
         attrs["constants"] = tuple(constants)
     params = [*(buffers[t] for t in inputs), *(buffers[t] for t in outputs)]
-    return PrimFunc(name, (*params, *_size_vars(inputs, outputs, stages)), body, len(outputs), attrs)
+    return PrimFunc(name, (*params, *_size_vars(inputs, outputs, ops)), body, len(outputs), attrs)
+
+
+def _initialised_in_place(ops: Sequence[Op], outputs: Sequence[Tensor]) -> dict[Tensor, Tensor]:
+    """Initial rows of scans that nothing else reads are computed where the state is: tensor -> the scan's output."""
+    readers: dict[Tensor, int] = dict.fromkeys(outputs, 1)
+    for op in ops:
+        for t in op.inputs:
+            readers[t] = readers.get(t, 0) + 1
+    found: dict[Tensor, Tensor] = {}
+    for op in ops:
+        if isinstance(op, ScanOp):
+            for t, state in zip(op.init, op.outputs, strict=True):
+                alone = readers[t] == 1 and op.init.count(t) == 1 and len(t.op.outputs) == 1
+                if alone and isinstance(t.op, ComputeOp):
+                    found[t] = state
+    return found
+
+
+def _computing(ops: Sequence[Op]) -> list[Op]:
+    """The operations that have a block, those of scans' cells included."""
+    return [c for op in ops for c in ((op, *op.cell) if isinstance(op, ScanOp) else (op,))]
+
+
+def _unique_names(ops: Sequence[Op], buffers: Mapping[Tensor, Buffer]) -> dict[Op, str]:
+    """A block's name for every operation: that of its only tensor's buffer, or else its own, with a suffix if taken."""
+    taken = {b.name for b in buffers.values()}
+    names: dict[Op, str] = {}
+    for op in _computing(ops):
+        buffer = buffers[op.output()]
+        if len(op.outputs) == 1 and buffer.name not in names.values() and buffer.name.startswith(op.name):
+            names[op] = buffer.name
+            continue
+        name, serial = op.name, 1
+        while name in taken or name in names.values():
+            name, serial = f"{op.name}_{serial}", serial + 1
+        names[op] = name
+    return names
 
 
 def _materialised(inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> list[Tensor]:
@@ -100,30 +150,74 @@ def _unique_buffers(tensors: Sequence[Tensor]) -> dict[Tensor, Buffer]:
     return found
 
 
-def _nest(tensor: Tensor, buffer: Buffer) -> Stmt:
-    op = tensor.op
-    assert isinstance(op, ComputeOp)
-    axes: list[tuple[Expr, Expr, str]] = [(a, wrap(d), "spatial") for a, d in zip(op.axis, tensor.shape, strict=True)]
+def _nests(
+    op: Op, buffers: Mapping[Tensor, Buffer], names: Mapping[Op, str], redirected: Mapping[Tensor, Tensor]
+) -> Stmt | None:
+    if isinstance(op, ComputeOp):
+        return _nest(op, names[op])
+    if isinstance(op, ExternOp):
+        return Block(names[op], (), op.body)
+    if isinstance(op, ScanOp):
+        return _scan_nests(op, buffers, names, redirected)
+    raise InternalError(f"no loop nest for {type(op).__name__}")
+
+
+def _scan_nests(
+    op: ScanOp, buffers: Mapping[Tensor, Buffer], names: Mapping[Op, str], redirected: Mapping[Tensor, Tensor]
+) -> Stmt:
+    """The initial rows (copied, where other stages read them too), then the loop over time."""
+    copies = []
+    for n, (t, state) in enumerate(zip(op.init, op.outputs, strict=True)):
+        if t not in redirected:
+            copy = compute_stage(t.shape, lambda *i, source=t: source[i], name="init")
+            nest = _nest(copy.op, names[op] if len(op.init) == 1 else f"{names[op]}_init{n}")
+            copies.append(replace_buffers(nest, {copy.buffer: state.buffer}))
+    time = var(op.scan_axis.name)
+    begin = op.first[0]
+    if any(first != begin for first in op.first):
+        rows = ", ".join(map(str, op.first))
+        fail(f"te.scan {op.name}: its states begin with {rows} rows; give all of them the same number")
+    body = seq(*(_nest(c, names[c], time + begin) for c in op.cell))
+    inner = [t for c in op.cell for t in c.outputs if t not in op.update]
+    for t in reversed(inner):
+        body = Allocate(buffers[t], body)
+    extent = simplify(wrap(op.state[0].shape[0]) - begin)
+    return seq(*copies, For(time, extent, "serial", body))
+
+
+def _nest(op: ComputeOp, name: str, row: Expr | None = None) -> Stmt:
+    """The loops of a stage around its block; in a scan's cell without that over the first axis, which is at `row`."""
+    shape = op.output().shape
+    axes: list[tuple[Expr, Expr, str]] = [(a, wrap(d), "spatial") for a, d in zip(op.axis, shape, strict=True)]
     axes += [(a, wrap(extent_of(a)), "reduce") for a in op.reduce_axis]
     loop_vars = [var(a.name) for a, _, _ in axes]
     own = {a: var(f"v{a.name}") for a, _, _ in axes}
-    iters = tuple(Iter(own[a], extent, kind, v) for (a, extent, kind), v in zip(axes, loop_vars, strict=True))
+    bindings = list(loop_vars) if row is None else [row, *loop_vars[1:]]
+    iters = tuple(Iter(own[a], extent, kind, b) for (a, extent, kind), b in zip(axes, bindings, strict=True))
     index = tuple(own[a] for a in op.axis)
+    buffers = [t.buffer for t in op.outputs]
+    bodies = [substitute(e, own) for e in op.bodies]
     init: Stmt | None = None
-    if op.body.op == "reduce":
-        kind = op.body.value[0]
-        source = substitute(op.body.args[0], own)
-        value = COMBINE[kind](load(tensor.buffer, index), source)
-        init = Store(tensor.buffer, index, identity_of(kind, tensor.dtype))
+    annotations: dict[str, Any] = {}
+    if bodies[0].op == "reduce":
+        kind = op.bodies[0].value[0]
+        part = kind if isinstance(kind, ReducerPart) else ReducerPart(builtin_reducer(kind, buffers[0].dtype), 0)
+        sources, inits = bodies[0].args[: part.width], bodies[0].args[part.width :]
+        values = part.reducer.combine([load(b, index) for b in buffers], sources)
+        init = store_all([Store(b, index, e) for b, e in zip(buffers, inits or part.reducer.identity, strict=True)])
+        if part.reducer.name not in COMBINE or part.width > 1:
+            annotations[REDUCER] = part.reducer.annotation()
     else:
-        value = substitute(op.body, own)
-    nest: Stmt = Block(buffer.name, iters, Store(tensor.buffer, index, value), init)
-    for v, (_, extent, _) in zip(reversed(loop_vars), reversed(axes), strict=True):
+        values = tuple(bodies)
+    body = store_all([Store(b, index, e) for b, e in zip(buffers, values, strict=True)])
+    nest: Stmt = Block(name, iters, body, init, annotations=annotations)
+    loops = list(zip(loop_vars, (extent for _, extent, _ in axes), strict=True))
+    for v, extent in reversed(loops if row is None else loops[1:]):
         nest = For(v, extent, "serial", nest)
     return nest
 
 
-def _size_vars(inputs: Sequence[Tensor], outputs: Sequence[Tensor], stages: Sequence[Tensor]) -> list[Expr]:
+def _size_vars(inputs: Sequence[Tensor], outputs: Sequence[Tensor], ops: Sequence[Op]) -> list[Expr]:
     found: dict[Expr, None] = {}
 
     def collect(e: Expr, bound: frozenset[Expr] = frozenset()) -> None:
@@ -131,12 +225,19 @@ def _size_vars(inputs: Sequence[Tensor], outputs: Sequence[Tensor], stages: Sequ
             if node.op == "var" and node not in bound:
                 found.setdefault(node)
 
-    for t in (*inputs, *outputs, *stages):
+    computing = _computing(ops)
+    for t in (*inputs, *outputs, *(t for op in computing for t in op.outputs)):
         for d in t.shape:
             collect(wrap(d))
-    for t in stages:
-        assert isinstance(t.op, ComputeOp)
-        for a in t.op.reduce_axis:
-            collect(wrap(extent_of(a)))
-        collect(t.op.body, frozenset((*t.op.axis, *t.op.reduce_axis)))
+    for op in computing:
+        if isinstance(op, ExternOp):
+            bound = {s.var for s in walk_stmt(op.body) if isinstance(s, For)}
+            for s in walk_stmt(op.body):
+                for e in own_exprs(s):
+                    collect(e, frozenset(bound))
+        if isinstance(op, ComputeOp):
+            for a in op.reduce_axis:
+                collect(wrap(extent_of(a)))
+            for body in op.bodies:
+                collect(body, frozenset((*op.axis, *op.reduce_axis)))
     return list(found)

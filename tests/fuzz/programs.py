@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
+from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
@@ -17,7 +18,7 @@ from tests.fuzz import values
 from tests.fuzz.values import Draw, Value
 
 SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 11, 13, 16, 17)
-DTYPES = ("f32", "f32", "f32", "i32", "i64", "f64", "bool")
+DTYPES = ("f32", "f32", "f32", "i32", "i64", "f64", "bool", "f16", "bf16", "i8")
 POINTS = 1200  # of one stage, so that the interpreter answers at once
 
 
@@ -75,7 +76,7 @@ def programs(draw: Draw, symbolic: bool = True) -> Program:
     use_symbols = symbolic and draw(st.integers(0, 3)) == 0
 
     def size() -> Dim:
-        if use_symbols and draw(st.booleans()):
+        if use_symbols and draw(st.integers(0, 3)):
             return draw(st.sampled_from(symbols))
         n = draw(st.sampled_from(SIZES))
         return Dim(n, n)
@@ -87,7 +88,10 @@ def programs(draw: Draw, symbolic: bool = True) -> Program:
     arrays: list[np.ndarray] = []
     for n in range(draw(st.integers(1, 3))):
         kind = draw(st.sampled_from(DTYPES))
-        dims = tuple(size() for _ in range(draw(st.integers(1, 3))))
+        known = [d for s in sources for d in s.dims]
+        dims = tuple(
+            draw(st.sampled_from(known)) if known and draw(st.booleans()) else size() for _ in range(draw(st.integers(1, 3)))
+        )
         while prod(d.size for d in dims) > POINTS:
             dims = dims[1:]
         tensor = te.placeholder(tuple(d.text for d in dims), kind, name="xwz"[n])
@@ -99,8 +103,8 @@ def programs(draw: Draw, symbolic: bool = True) -> Program:
     use_symbols = bool(symbols)
     stages: list[Source] = []
     for n in range(draw(st.sampled_from((2, 1, 3, 4)))):
-        made = _stage(draw, "abcd"[n], [*sources, *stages], size, special)
-        stages.append(made)
+        kind = KINDS[draw(st.sampled_from(tuple(KINDS)))]
+        stages += kind(draw, "abcd"[n], [*sources, *stages], size, special)
     used = set(te.stages_of([stages[-1].tensor]))
     outputs = [s for s in stages if s is stages[-1] or s.tensor not in used]
     constants = tuple(t.name for t in inputs if draw(st.integers(0, 3)) == 0)
@@ -132,7 +136,8 @@ def _input_element(tensor: Tensor) -> Value:
     return Value(e, 9.0, 1.0) if tensor.dtype.is_int else Value(e, 2.0, 0.25)
 
 
-def _stage(draw: Draw, name: str, sources: list[Source], size: Callable[[], Dim], special: bool) -> Source:
+def _point(draw: Draw, name: str, sources: list[Source], size: Callable[[], Dim], special: bool) -> list[Source]:
+    """A stage of any expression, reduced or not."""
     dims = tuple(_like(draw, sources, size) for _ in range(draw(st.integers(0 if len(sources) > 1 else 1, 3))))
     reduced: tuple[Dim, ...] = ()
     if draw(st.booleans()):
@@ -159,9 +164,192 @@ def _stage(draw: Draw, name: str, sources: list[Source], size: Callable[[], Dim]
         return result.expr
 
     tensor = te.compute(tuple(d.text for d in dims), body, name=name)
-    e = load(tensor.buffer, [te.const(0)] * tensor.ndim)
-    v = element[0]
-    return Source(tensor, dims, Value(e, v.bound, v.step, v.error))
+    return [_source(tensor, dims, element[0])]
+
+
+def _source(tensor: Tensor, dims: tuple[Dim, ...], v: Value) -> Source:
+    return Source(tensor, dims, Value(load(tensor.buffer, [te.const(0)] * tensor.ndim), v.bound, v.step, v.error))
+
+
+def _window(draw: Draw, name: str, sources: list[Source], size: Callable[[], Dim], special: bool) -> list[Source]:
+    """A reduction over windows, with strides and dilations, of one tensor: pooling, or times a weight: convolution."""
+    wide = [s for s in sources if any(d.fixed and d.size >= 2 for d in s.dims) and not s.element.dtype.is_bool]
+    if not wide:
+        return _point(draw, name, sources, size, special)
+    source = draw(st.sampled_from(wide))
+    dims: list[Dim] = []
+    axes: list[Expr] = []
+    reduced: list[Dim] = []
+    terms: list[tuple[int, Expr | None, int]] = []  # per dimension: stride, axis, dilation
+    for d in source.dims:
+        if not (d.fixed and d.size >= 2) or (axes and draw(st.booleans())):
+            dims.append(d)
+            terms.append((1, None, 0))
+            continue
+        dilation = draw(st.sampled_from((1, 1, 2)))
+        kernel = draw(st.integers(1, min(4, (d.size - 1) // dilation + 1)))
+        stride = draw(st.integers(1, 3))
+        count = (d.size - (kernel - 1) * dilation - 1) // stride + 1
+        dims.append(Dim(count, count))
+        reduced.append(Dim(kernel, kernel))
+        axes.append(te.reduce_axis(kernel, name=f"k{len(axes)}"))
+        terms.append((stride, axes[-1], dilation))
+    element: list[Value] = []
+
+    def body(*index: Expr) -> Expr:
+        at = tuple(v * c if k is None else v * c + k * t for v, (c, k, t) in zip(index, terms, strict=True))
+        here = source.element
+        result = values.clamp(Value(source.tensor[at], here.bound, here.step, here.error))
+        scalar = _Scalars(draw, sources, [*zip(index, dims, strict=True), *zip(axes, reduced, strict=True)], special)
+        if draw(st.booleans()):
+            result = values.clamp(values.multiply(result, scalar.typed(result.dtype.name, 1)))
+        result = values.reduce(draw, result, axes, prod(d.size for d in reduced))
+        element.append(result)
+        return result.expr
+
+    tensor = te.compute(tuple(d.text for d in dims), body, name=name)
+    return [_source(tensor, tuple(dims), element[0])]
+
+
+_SUM_AND_MAX = te.comm_reducer(
+    lambda x, y: (x[0] + y[0], te.maximum(x[1], y[1])), lambda a, b: (te.const(0, a), te.min_value(b)), name="sum_and_max"
+)
+
+
+def _tuple(draw: Draw, name: str, sources: list[Source], size: Callable[[], Dim], special: bool) -> list[Source]:
+    """A reduction of pairs, to two tensors: the greatest (or least) value and its position, or sum and maximum."""
+    known = [s for s in sources if s.dims and not s.element.dtype.is_bool]
+    if not known:
+        return _point(draw, name, sources, size, special)
+    source = draw(st.sampled_from(known))
+    cut = draw(st.integers(0, len(source.dims) - 1))
+    dims, reduced = source.dims[:cut], source.dims[cut:]
+    axes = [te.reduce_axis(d.text, name=f"r{n}") for n, d in enumerate(reduced)]
+    points = prod(d.size for d in reduced)
+    here = values.clamp(source.element)
+    both = draw(st.sampled_from(("argmax", "argmin", "sum_and_max"))) if here.is_exact else "sum_and_max"
+    small = here.dtype.name != "f16" or here.bound * points < values.LARGEST["f16"]
+    if both == "sum_and_max" and not small:
+        return _point(draw, name, sources, size, special)
+    element: list[Value] = []
+
+    def body(*index: Expr) -> Any:
+        v = values.clamp(
+            Value(source.tensor[(*index, *axes)], source.element.bound, source.element.step, source.element.error)
+        )
+        if both == "sum_and_max":
+            parts = _SUM_AND_MAX((v.expr, v.expr), axis=axes)
+            total = Value(parts[0], v.bound * points, v.step, v.error * points).rounded(points)
+            element[:] = [total, Value(parts[1], v.bound, v.step, v.error)]
+        else:
+            parts = getattr(te, both)(v.expr, axis=axes)
+            element[:] = [Value(parts[0], max(points, 1), 1.0), Value(parts[1], v.bound, v.step, v.error)]
+        return parts
+
+    tensors = te.compute(tuple(d.text for d in dims), body, name=name)
+    if any(d.size == 0 for d in reduced):  # the position of nothing is the greatest integer there is
+        element[0] = Value(element[0].expr, 2.0**63, 1.0)
+    return [_source(t, dims, v) for t, v in zip(tensors, element, strict=True)]
+
+
+def _scan(draw: Draw, name: str, sources: list[Source], size: Callable[[], Dim], special: bool) -> list[Source]:
+    """A recurrence: row t is row t - 1 joined with row t of another tensor."""
+    known = [s for s in sources if len(s.dims) >= 1 and s.dims[0].fixed and not s.element.dtype.is_bool]
+    if not known:
+        return _point(draw, name, sources, size, special)
+    source = draw(st.sampled_from(known))
+    rows, dims, dtype = source.dims[0].size, source.dims[1:], source.element.dtype
+    shape = tuple(d.text for d in source.dims)
+    here = source.element
+    join = draw(st.sampled_from((te.maximum, te.minimum, lambda a, b: a + b)))
+    v = values.clamp(here)
+    sums = join not in (te.maximum, te.minimum)
+    if sums and dtype.name == "f16" and v.bound * (rows + 1) >= values.LARGEST["f16"]:
+        join, sums = te.maximum, False
+    state = te.placeholder(shape, dtype, name=f"{name}_s")
+    first = te.compute((1, *shape[1:]), lambda t, *i: te.const(0, dtype), name=f"{name}_first")
+
+    def row(t: Expr, *i: Expr) -> Expr:
+        return join(state[(t - 1, *i)], values.clamp(replace(here, expr=source.tensor[(t, *i)])).expr)
+
+    update = te.compute(shape, row, name=f"{name}_u")
+    tensor = te.scan(first, update, state, name=name)
+    total = Value(v.expr, v.bound * (rows if sums else 1), v.step, v.error * rows)
+    return [_source(tensor, (source.dims[0], *dims), total.rounded(rows) if sums else total)]
+
+
+def _contraction(draw: Draw, name: str, sources: list[Source], size: Callable[[], Dim], special: bool) -> list[Source]:
+    """A sum of products over dimensions that two tensors share; the others are the result's."""
+    numbers = [s for s in sources if s.dims and not s.element.dtype.is_bool]
+    pairs = [
+        (a, b, n, m)
+        for a in numbers
+        for b in numbers
+        for n, d in enumerate(a.dims)
+        for m, e in enumerate(b.dims)
+        if a.element.dtype.name == b.element.dtype.name and (d.text is e.text or (d.fixed and d.text == e.text))
+    ]
+    if not pairs:
+        return _point(draw, name, sources, size, special)
+    a, b, n, m = draw(st.sampled_from(pairs))
+    dims = (*(d for k, d in enumerate(a.dims) if k != n), *(d for k, d in enumerate(b.dims) if k != m))
+    if prod(d.size for d in (*dims, a.dims[n])) > POINTS:
+        return _point(draw, name, sources, size, special)
+    axis = te.reduce_axis(a.dims[n].text, name="k")
+    element: list[Value] = []
+
+    def body(*index: Expr) -> Expr:
+        cut = len(a.dims) - 1
+        left, right = list(index[:cut]), list(index[cut:])
+        left.insert(n, axis)
+        right.insert(m, axis)
+        one, other = (replace(s.element, expr=s.tensor[tuple(at)]) for s, at in ((a, left), (b, right)))
+        product = values.multiply(one, other)
+        points = a.dims[n].size
+        if product.dtype.is_int or product.bound * points < values.LARGEST.get(product.dtype.name, np.inf):
+            v = Value(te.sum(product.expr, axis=axis), product.bound * points, product.step, product.error * points)
+            element.append(v.rounded(points))
+        else:
+            element.append(replace(product, expr=te.max(product.expr, axis=axis)))
+        return element[0].expr
+
+    tensor = te.compute(tuple(d.text for d in dims), body, name=name)
+    return [_source(tensor, dims, element[0])]
+
+
+def _padding(draw: Draw, name: str, sources: list[Source], size: Callable[[], Dim], special: bool) -> list[Source]:
+    """A tensor with a border of one constant around it."""
+    known = [s for s in sources if s.dims and not s.element.dtype.is_bool]
+    if not known:
+        return _point(draw, name, sources, size, special)
+    source = draw(st.sampled_from(known))
+    border = [(draw(st.integers(0, 2)), draw(st.integers(0, 2))) for _ in source.dims]
+    dims = tuple(_wider(d, low + high) for d, (low, high) in zip(source.dims, border, strict=True))
+    if prod(d.size for d in dims) > POINTS:
+        return _point(draw, name, sources, size, special)
+    filler = te.const(draw(st.sampled_from((0, 0, 1))), source.element.dtype)
+
+    def body(*index: Expr) -> Expr:
+        inside = te.const(True)
+        for v, d, (low, high) in zip(index, source.dims, border, strict=True):
+            inside = inside & (v >= low) if low else inside
+            inside = inside & (v < d.text + low) if high else inside
+        element = source.tensor[tuple(v - low for v, (low, _) in zip(index, border, strict=True))]
+        return te.if_then_else(inside, element, filler) if inside.op != "const" else element
+
+    tensor = te.compute(tuple(d.text for d in dims), body, name=name)
+    here = source.element
+    return [_source(tensor, dims, replace(here, bound=max(here.bound, 1.0)))]
+
+
+def _wider(d: Dim, n: int) -> Dim:
+    return Dim(d.size + n, d.text + n) if n else d
+
+
+KINDS: dict[str, Callable[..., list[Source]]] = {
+    "point": _point, "window": _window, "tuple": _tuple, "contraction": _contraction, "padding": _padding, "scan": _scan,
+    "again": _point, "and again": _point, "once more": _point, "more windows": _window, "more products": _contraction,
+}  # fmt: skip
 
 
 def _like(draw: Draw, sources: list[Source], size: Callable[[], Dim]) -> Dim:

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from hypothesis import strategies as st
 
 from tensorlang.errors import ScheduleError
-from tensorlang.ir.expr import var
-from tensorlang.ir.tree import written_buffer
+from tensorlang.ir.expr import Expr, var
+from tensorlang.ir.stmt import Block, Store
+from tensorlang.ir.tree import read_buffers, written_buffers
 from tensorlang.ir.verify import verify
+from tensorlang.ir.visitor import blocks, walk_stmt
 from tensorlang.schedule import Loop, Schedule, Stage
-from tensorlang.schedule.compute import readers
+from tensorlang.te import equal
+from tests.fuzz import intrinsics, refusals, summary
+from tests.fuzz.programs import Program
 from tests.fuzz.values import Draw
 
 FACTORS = (1, 2, 3, 4, 5, 8, 16)
 SCOPES = ("global", "local", "packed")
 
 
-def random_steps(draw: Draw, s: Schedule, most: int = 8) -> dict[str, int]:
-    """Up to `most` steps on `s`; returns how many were taken and refused, per primitive. Each leaves a sound program, or
-    everything as it was."""
-    counts: dict[str, int] = {}
+def random_steps(draw: Draw, s: Schedule, program: Program) -> None:
+    """Some steps on `s`, counted in `summary`. Each leaves a sound program, or everything as it was; what is refuted
+    by two iterations and an address happens when the program runs."""
     handles: list[Loop] = [loop for stage in s.stages for loop in stage.loops]
-    for _ in range(draw(st.integers(1, most))):
+    for _ in range(draw(st.sampled_from((4, 8, 2, 12)))):
         name = draw(st.sampled_from(NAMES))
         step = _Step(draw, s, handles)
         run = STEPS[name](step)
@@ -31,18 +34,19 @@ def random_steps(draw: Draw, s: Schedule, most: int = 8) -> dict[str, int]:
         try:
             run()
         except ScheduleError as error:
-            # tile and a fusion of three loops are several steps: those before the one that is refused stay
-            if name not in COMPOUND:
-                assert str(s) == before, f"{name} was refused, but changed the program: {error}"
-                assert (len(s.trace), len(s.proof)) == (length, proofs)
-            outcome = "refused"
+            assert str(s) == before, f"{name} was refused, but changed the program: {error}"
+            assert (len(s.trace), len(s.proof)) == (length, proofs)
+            assert str(error).strip(), name
+            summary.count(name, "refused: " + refusals.check(error, program))
         else:
-            outcome = "taken"
+            verdicts = [e.verdict for e in s.proof[proofs:]]
+            status = next((v.status for v in verdicts if v.status != "proved"), "proved")
+            if status == "unknown" and not any(v.checked.startswith("checked") for v in verdicts):
+                status = "unknown, not run"
+            summary.count(name, status, symbolic=bool(program.func.size_vars))
         verify(s.func)
         assert len(s.trace) == len(s.proof)
-        counts[f"{name} {outcome}"] = counts.get(f"{name} {outcome}", 0) + 1
         handles += [loop for stage in s.stages for loop in stage.loops if loop not in handles]
-    return counts
 
 
 class _Step:
@@ -60,7 +64,8 @@ class _Step:
         return self.draw(st.sampled_from(found)) if found and self.draw(st.integers(0, 7)) else self.stage()
 
     def readers(self, stage: Stage) -> list[Stage]:
-        return [self.s[b.name] for b in readers(self.s.func, written_buffer(self.s.block(stage)))]
+        written = set(written_buffers(self.s.block(stage)))
+        return [t for t in self.s.stages if t.name != stage.name and written & set(read_buffers(self.s.block(t)))]
 
     def reduction(self) -> Stage:
         return self.stage_where(lambda stage: self.s.block(stage).init is not None)
@@ -141,10 +146,10 @@ class _Step:
         return lambda: stage.compute_inline()
 
     def cache_read(self) -> Callable[[], object]:
-        written = [written_buffer(self.s.block(stage)) for stage in self.s.stages]
+        written = [b for stage in self.s.stages for b in written_buffers(self.s.block(stage))]
         buffer = self.draw(st.sampled_from([*self.s.func.buffers, *written]))
         scope = self.draw(st.sampled_from(SCOPES))
-        reading = [b.name for b in readers(self.s.func, buffer)]
+        reading = [b.name for b in blocks(self.s.func.body) if buffer in read_buffers(b)]
         chosen: list[object] = []
         if self.draw(st.booleans()):
             chosen = [self.draw(st.sampled_from(reading)) if reading and self.draw(st.integers(0, 7)) else self.stage()]
@@ -155,7 +160,7 @@ class _Step:
         return lambda: self.s.cache_write(stage, scope)
 
     def transform_layout(self) -> Callable[[], object]:
-        stage = self.stage_where(self.readers)
+        stage = (self.copied() if self.draw(st.booleans()) else None) or self.stage_where(self.readers)
         rank = len(self.s.block(stage).iters)
         order = self.draw(st.permutations(range(rank)))
         at, c = self.draw(st.integers(0, max(rank - 1, 0))), self.draw(st.sampled_from((2, 3, 4)))
@@ -182,16 +187,186 @@ class _Step:
 
     def pragma(self) -> Callable[[], object]:
         stage = self.stage()
+        loop, key = self.loop(stage), self.key()
+        return lambda: stage.pragma(loop, key)
+
+    def key(self) -> str:
+        return self.draw(st.sampled_from(("vector_reduce", "vector_reduce", "hint", "", "reducer", "tensor_intrin")))
+
+    def annotate(self) -> Callable[[], object]:
+        stage = self.stage()
+        on: Loop | Stage = self.loop(stage) if self.draw(st.booleans()) else stage
+        key = self.key()
+        value = self.draw(st.sampled_from((1, "text", 2.5, None, object)))
+        return lambda: stage.annotate(on, key, value)
+
+    def unannotate(self) -> Callable[[], object]:
+        stage = self.stage()
+        on: Loop | Stage = stage
+        if self.draw(st.booleans()):
+            on = self.loop(stage)
+        else:
+            stage = on = self.stage_where(lambda stage: self.s.block(stage).annotations)
+        known = list(self.s.block(stage).annotations) if on is stage else ["vector_reduce", "hint"]
+        key = self.draw(st.sampled_from([*known, "hint"]))
+        if self.draw(st.booleans()):
+            try:
+                stage.annotate(on, key, 1)
+            except ScheduleError:
+                pass
+        return lambda: stage.unannotate(on, key)
+
+    def bind(self) -> Callable[[], object]:
+        stage = self.stage()
         loop = self.loop(stage)
-        return lambda: stage.pragma(loop, "vector_reduce")
+        axis = self.draw(st.sampled_from(("blockIdx.x", "threadIdx.x", "threadIdx.y", "vthread", "warp")))
+        return lambda: stage.bind(loop, axis)
+
+    def loop_partition(self) -> Callable[[], object]:
+        stage = self.stage_where(lambda stage: self.s.block(stage).predicate.op != "const")
+        loop = self.loop(stage)
+        try:  # a ragged tile, usually
+            loop = stage.split(loop, self.draw(st.sampled_from((2, 3, 4, 8))))[self.draw(st.sampled_from((0, 0, 0, 1)))]
+        except ScheduleError:
+            pass
+        if self.draw(st.integers(0, 3)):
+            return lambda: stage.loop_partition(loop)
+        factors = [self.factor(), None] if self.draw(st.booleans()) else [self.factor(), self.factor()]
+        return lambda: stage.loop_partition(loop, factors)
+
+    def compute_root(self) -> Callable[[], object]:
+        stage = self.stage_where(self.placed)
+        return lambda: stage.compute_root()
+
+    def placed(self, stage: Stage) -> bool:
+        """Whether `stage` shares a loop with another one."""
+        mine = {loop.var for loop in stage.loops}
+        return any(loop.var in mine for other in self.s.stages if other.name != stage.name for loop in other.loops)
+
+    def reverse_compute_at(self) -> Callable[[], object]:
+        stage = self.stage_where(self.consumes)
+        reading = self.producers(stage)
+        producer = self.draw(st.sampled_from(reading)) if reading and self.draw(st.integers(0, 7)) else self.stage()
+        loop = self.loop(producer)
+        return lambda: stage.reverse_compute_at(producer, loop)
+
+    def consumes(self, stage: Stage) -> bool:
+        """Whether `stage` reads what another one computes, and is no reduction."""
+        return bool(self.producers(stage)) and all(it.kind == "spatial" for it in self.s.block(stage).iters)
+
+    def producers(self, stage: Stage) -> list[Stage]:
+        read = read_buffers(self.s.block(stage))
+        return [t for t in self.s.stages if t.name != stage.name and set(written_buffers(self.s.block(t))) & set(read)]
+
+    def reverse_compute_inline(self) -> Callable[[], object]:
+        stage = self.stage_where(self.consumes)
+        return lambda: stage.reverse_compute_inline()
+
+    def reindex(self) -> Callable[[], object]:
+        stage = self.stage()
+        read = [b.name for b in read_buffers(self.s.block(stage))]
+        anything = [b.name for b in self.s.func.buffers]
+        buffer = self.draw(st.sampled_from(read if read and self.draw(st.integers(0, 7)) else anything))
+        scope = self.draw(st.sampled_from(SCOPES))
+        return lambda: self.s.reindex(stage, buffer, scope)
+
+    def set_scope(self) -> Callable[[], object]:
+        stage = (self.copied() if self.draw(st.booleans()) else None) or self.stage_where(self.readers)
+        scope = self.draw(st.sampled_from((*SCOPES, "shared", "moon")))
+        return lambda: stage.set_scope(scope)
+
+    def copied(self) -> Stage | None:
+        """A fresh copy of some tensor: what many primitives of memory are for."""
+        names = [b.name for b in self.s.func.inputs]
+        try:
+            return self.s.cache_read(self.draw(st.sampled_from(names)), self.draw(st.sampled_from(SCOPES)))
+        except ScheduleError:
+            return None
+
+    def storage_align(self) -> Callable[[], object]:
+        if self.draw(st.booleans()):
+            self.copied()
+        stage = self.stage_where(lambda t: self.readers(t) and len(self.s.block(t).iters) > 1)
+        axis, factor, offset = (self.draw(st.sampled_from(c)) for c in ((0, 0, 1, -2, -1, 5), (8, 16, 3, 0), (0, 1, 2, 20)))
+        return lambda: stage.storage_align(axis, factor, offset)
+
+    def pad_einsum(self) -> Callable[[], object]:
+        stage = self.reduction()
+        reductions = [t for t in self.s.stages if self.s.block(t).init is not None]
+        untouched = [t for t in reductions if len(t.loops) == len(self.s.block(t).iters)]
+        if untouched and self.draw(st.integers(0, 3)):
+            stage = self.draw(st.sampled_from(untouched))
+        count = len(self.s.block(stage).iters) + self.draw(st.sampled_from((0, 0, 0, 0, 0, 1)))
+        padding = [self.draw(st.sampled_from((1, 2, 4, 8, 16, 0))) for _ in range(count)]
+        return lambda: stage.pad_einsum(padding)
+
+    def decompose_padding(self) -> Callable[[], object]:
+        stage = self.stage_where(lambda t: any(e.op == "select" for e in _values(self.s.block(t))))
+        loop = self.loop(stage)
+        return lambda: stage.decompose_padding(loop)
+
+    def blockize(self) -> Callable[[], object]:
+        stage = self.stage()
+        loop = self.loop(stage)
+        return lambda: stage.blockize(loop)
+
+    def tensorize(self) -> Callable[[], object]:
+        stage = (self.copied() if self.draw(st.booleans()) else None) or self.stage_where(
+            lambda t: any(e.op == "load" for e in _values(self.s.block(t)))
+        )
+        loops = stage.loops
+        loop = loops[-1] if loops and self.draw(st.integers(0, 3)) else self.loop(stage)
+        dtypes = [b.dtype.name for b in written_buffers(self.s.block(stage)) if b.dtype.name in intrinsics.COPIES]
+        names = intrinsics.COPIES[dtypes[0]] if dtypes and self.draw(st.integers(0, 7)) else intrinsics.ALL
+        name = self.draw(st.sampled_from(names))
+        return lambda: stage.tensorize(loop, name, fallback=True)
+
+    def specialize(self) -> Callable[[], object]:
+        v = self.draw(st.sampled_from([*self.s.func.size_vars, var("Z")]))
+        n = self.draw(st.sampled_from((1, 2, 4, 8)))
+        condition = self.draw(st.sampled_from((equal(v % n, 0), equal(v, n), v >= n, v <= n, v * 0 >= 0)))
+        return lambda: self.s.specialize(condition)
+
+    def rolling_buffer(self) -> Callable[[], object]:
+        stage = self.stage_where(self.readers)
+        reading = self.readers(stage)
+        try:
+            if reading and self.draw(st.integers(0, 3)):
+                stage.compute_at(reading[0], reading[0].loops[self.draw(st.sampled_from((0, 0, 1)))])
+        except (ScheduleError, IndexError):
+            pass
+        return lambda: stage.rolling_buffer()
+
+    def set_store_predicate(self) -> Callable[[], object]:
+        stage = self.stage()
+        loop, n = self.loop(stage), self.draw(st.sampled_from((0, 1, 2)))
+        condition = self.draw(st.sampled_from((lambda v: v < n, lambda v: v >= 0, lambda v: v <= 100)))
+        return lambda: stage.set_store_predicate(condition(loop.var))
+
+    def cache_inplace(self) -> Callable[[], object]:
+        stage, scope = self.stage(), self.draw(st.sampled_from(SCOPES))
+        return lambda: self.s.cache_inplace(stage, scope)
+
+
+def _values(block: Block) -> list[Expr]:
+    return [s.value for s in walk_stmt(block.body) if isinstance(s, Store)]
+
+
+def _known(names: Iterable[str]) -> list[str]:
+    return [n for n in names if hasattr(Stage, n) or hasattr(Schedule, n)]
 
 
 STEPS: dict[str, Callable[[_Step], Callable[[], object]]] = {
     name: getattr(_Step, name)
-    for name in (
-        "split", "fuse", "reorder", "tile", "vectorize", "parallel", "unroll", "compute_at", "compute_inline", "cache_read",
-        "cache_write", "transform_layout", "rfactor", "decompose_reduction", "pragma",
-    )
+    for name in _known((
+        "split", "fuse", "reorder", "tile", "vectorize", "parallel", "unroll", "bind", "compute_at", "compute_inline",
+        "compute_root", "reverse_compute_at", "reverse_compute_inline", "cache_read", "cache_write", "cache_inplace",
+        "reindex", "transform_layout", "set_scope", "storage_align", "rolling_buffer", "set_store_predicate", "rfactor",
+        "decompose_reduction", "pad_einsum", "decompose_padding", "loop_partition", "specialize", "blockize", "tensorize",
+        "pragma", "annotate", "unannotate",
+    ))
 }  # fmt: skip
-COMPOUND = ("tile", "fuse")
-NAMES = (*STEPS, "split", "split", "reorder", "vectorize", "parallel", "compute_at", "compute_at", "compute_at", "rfactor")
+NAMES = (
+    *STEPS, "split", "split", "reorder", "reorder", "vectorize", "parallel", "compute_at", "compute_at", "compute_at",
+    "rfactor", "reverse_compute_at", "cache_read",
+)  # fmt: skip

@@ -169,13 +169,6 @@ def test_compute_at_a_loop_of_its_own():
     refused(s, lambda: s["y"].compute_at(s["y"], s["y"].axis[0]), "already inside")
 
 
-def test_compute_at_before_what_it_reads_privately():
-    s = Schedule(parse_func(PRODUCER))
-    inner = s.cache_write("y")
-    s["t"].compute_at(inner, inner.axis[0])
-    refused(s, lambda: inner.compute_at(s["y"], s["y"].axis[0]), "exists only inside")
-
-
 def test_inlining_what_reads_a_private_buffer():
     s = Schedule(parse_func(PRODUCER))
     inner = s.cache_write("y")
@@ -195,18 +188,6 @@ def test_inlining_an_initialisation():
 def test_cache_read_by_the_stage_that_writes():
     s = dense()
     refused(s, lambda: s.cache_read("y", "global", ["y"]), "y writes y")
-
-
-def test_cache_read_of_a_private_buffer():
-    s = dense()
-    s["y"].compute_at(s["out"], s["out"].axis[0])
-    refused(s, lambda: s.cache_read("y"), "private to loop")
-
-
-def test_cache_write_inside_another_nest():
-    s = dense()
-    s["y"].compute_at(s["out"], s["out"].axis[0])
-    refused(s, lambda: s.cache_write("y"), "inside loop")
 
 
 def test_cache_write_of_half_a_reduction():

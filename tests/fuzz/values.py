@@ -11,15 +11,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 from hypothesis import strategies as st
 
 from tensorlang import te
 from tensorlang.ir.dtype import DType, dtype
 from tensorlang.ir.expr import Expr, and_, call, le, lt, or_, select
 
-EPS = {"f32": 2.0**-23, "f64": 2.0**-52}
+EPS = {"f32": 2.0**-23, "f64": 2.0**-52, "f16": 2.0**-10, "bf16": 2.0**-7}
 FUNCTION_ULPS = 8.0  # what an elementary function may be wrong by; f64 ones no better than f32
-EXACT_BITS = {"f32": 23, "f64": 50}
+EXACT_BITS = {"f32": 23, "f64": 50, "f16": 10, "bf16": 7}
+LARGEST = {"f16": 3e4}  # nothing may grow beyond this, or rounding decides between a number and infinity
 LARGE = 64.0  # values beyond this are clamped before they go on growing
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 
@@ -79,6 +81,8 @@ def cast(v: Value, to: str) -> Value | None:
     if v.dtype.name == to:
         return v
     target = dtype(to)
+    if v.bound > LARGEST.get(to, v.bound):
+        v = clamp(v)
     if not target.is_float:
         if not v.is_exact or (v.dtype.is_float and v.bound > 2.0**20):
             return None
@@ -103,6 +107,8 @@ def _common(a: Value, b: Value) -> float:
 
 
 def add(a: Value, b: Value, sign: int = 1) -> Value:
+    if a.bound + b.bound > LARGEST.get(a.dtype.name, np.inf):
+        a, b = clamp(a), clamp(b)
     e = a.expr + b.expr if sign > 0 else a.expr - b.expr
     return Value(e, a.bound + b.bound, _common(a, b), a.error + b.error).rounded()
 
@@ -135,7 +141,7 @@ def unary(draw: Draw, v: Value) -> Value:
         )()
 
     def function(e: Expr, bound: float, slope: float) -> Value:
-        eps = EPS["f32"] * bound * FUNCTION_ULPS
+        eps = max(EPS["f32"], EPS[v.dtype.name]) * bound * FUNCTION_ULPS
         return Value(e, bound, 0.0, slope * v.error + eps)
 
     smooth = [
@@ -187,6 +193,8 @@ def logical(draw: Draw, a: Value, b: Value) -> Value:
 def reduce(draw: Draw, source: Value, axes: list[Expr], points: int) -> Value:
     """A reduction of `source` over `points` points; products only where they stay small."""
     kinds = ["sum", "max", "min"]
+    if source.bound * points > LARGEST.get(source.dtype.name, np.inf):
+        kinds.remove("sum")
     if source.dtype.is_int or (source.bound <= 2 and points <= 6):
         kinds.append("prod")
     kind = draw(st.sampled_from(kinds))

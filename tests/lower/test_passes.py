@@ -5,14 +5,28 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tensorlang import te
 from tensorlang.ir import interp
 from tensorlang.ir.parser import parse_func
 from tensorlang.ir.verify import verify
 from tensorlang.lower import PASSES, lower
 from tensorlang.lower.prepare import split_preparation
+from tensorlang.te import instructions as hw
 
 RUN = dict(PASSES)
 SIZES = {"M": 7, "N": 13}
+
+
+@te.compute
+def scale8(a: te.f32[8]):
+    return te.compute((8,), lambda i: a[i] * 2.0, name="c")
+
+
+@te.tensor_intrin(scale8, name="lower.scale8")
+def vector_scale8(c, a):
+    hw.vstore(c, 0, hw.vload(a, 0, 8) * hw.vsplat(hw.f32(2.0), 8))
+
+
 
 PROGRAMS = {
     "init": """\
@@ -30,6 +44,17 @@ def f(x: f32[N], y: f32[N], N: i64) -> y:
         for i_i in range(4):
             with block("y", vi=spatial(N, i_o * 4 + i_i), where=i_o * 4 + i_i < N):
                 y[vi] = x[vi]""",
+    "halves": """\
+def f(x: f32[N], y: f32[N], N: i64) -> y:
+    h = alloc(f16[N])
+    for i in range(N):
+        h[i] = cast(f16, x[i]) * f16(0.5)
+    s = alloc(bf16[()])
+    s[()] = bf16(0.0)
+    for j in range(N):
+        s[()] = max(s[()], cast(bf16, h[j]))
+    for k in range(N):
+        y[k] = cast(f32, s[()]) + cast(f32, h[k])""",
     "simplify": """\
 def f(x: f32[8], y: f32[8]) -> y:
     for i in range(1):
@@ -62,6 +87,12 @@ def f(x: f32[N], y: f32[N], N: i64) -> y:
             for i in range(4):
                 if i_o * 4 + i < N:
                     y[i_o * 4 + i] = t[i] * t[i]""",
+    "tensorize": """\
+def f(x: f32[2, 32], y: f32[2, 32]) -> y:
+    for i in range(2):
+        for j_o in range(4):
+            for j_i in range(8, tensor_intrin="lower.scale8"):
+                y[i, j_o * 8 + j_i] = 2.0 * x[i, 24 - j_o * 8 + j_i]""",
     "flatten": """\
 def f(x: f32[M, 3, N], y: f32[N, M], M: i64, N: i64) -> y:
     for i in range(M):

@@ -54,12 +54,6 @@ def test_a_fused_loop_of_symbolic_extents():
     assert ask(access([g // N, g % N], [(io, M), (ii, 16)]), io) is None
 
 
-def test_flattened_products_are_not_decided():
-    """i*N + j with j < N is injective, but integer sets cannot know: legality is asked before buffers are flattened."""
-    found = ask(access([i * N + j], [(i, M), (j, N)]), i)
-    assert not isinstance(found, Counterexample)
-
-
 def test_data_decides():
     table = Buffer("table", (M,), "i64")
     found = ask(access([load(table, (i,))], [(i, M)]), i)

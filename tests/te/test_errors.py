@@ -100,8 +100,18 @@ def test_stage_returns_a_tensor():
     refuse(lambda: te.compute((4,), lambda i: V, name="y"), "returned tensor v, not an element")
 
 
-def test_stage_returns_two_values():
-    refuse(lambda: te.compute((4,), lambda i: (V[i], V[i]), name="y"), "returned 2 values")
+def test_stage_returns_no_values():
+    refuse(lambda: te.compute((4,), lambda i: (), name="y"), "returned an empty tuple")
+
+
+def test_a_reduction_beside_another_value():
+    k = te.reduce_axis(4)
+    refuse(lambda: te.compute((4,), lambda i: (V[i], te.sum(V[k], axis=k)), name="y"), "computes that alone")
+
+
+def test_half_of_a_tuple_reduction():
+    k = te.reduce_axis(4)
+    refuse(lambda: te.compute((4,), lambda i: te.argmax(V[k], axis=k)[0], name="y"), "all 2 part(s) of one reducer's result")
 
 
 def test_stage_returns_nothing():
@@ -128,8 +138,12 @@ def test_bad_name():
     refuse(lambda: te.placeholder((1,), name="a b"), "'a b' is not a name")
 
 
-def test_reduce_axis_must_begin_at_zero():
-    refuse(lambda: te.reduce_axis((1, 4)), "begins at 1; axes begin at 0")
+def test_reduce_axis_has_one_or_two_ends():
+    refuse(lambda: te.reduce_axis((1, 4, 2)), "give an extent or a pair")
+
+
+def test_reduce_axis_that_ends_before_it_begins():
+    refuse(lambda: te.reduce_axis((4, 1)), "dimension -3 is negative")
 
 
 def test_stage_without_function():

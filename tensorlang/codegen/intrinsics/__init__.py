@@ -40,8 +40,10 @@ from tensorlang.codegen.intrinsics.dtypes import (
 )  # fmt: skip
 from tensorlang.codegen.intrinsics.functions import (
     Pointer,
+    call_packed,
     check,
     chunk,
+    instruction,
     kernel,
     num_threads,
     parallel_for,
@@ -49,6 +51,13 @@ from tensorlang.codegen.intrinsics.functions import (
     release,
     scratch,
     view,
+)  # fmt: skip
+from tensorlang.codegen.intrinsics.machine import (
+    amx_dot_bf16,
+    amx_dot_i8,
+    sdot,
+    udot,
+    vpdpbusd,
 )  # fmt: skip
 from tensorlang.codegen.intrinsics.math import (
     abs,
@@ -85,12 +94,14 @@ from tensorlang.codegen.intrinsics.math import (
 from tensorlang.codegen.intrinsics.memory import (
     lane_mask,
     local_array,
+    offset,
     vcast,
     vextract,
     vgather,
     viota,
     vload,
     vload_masked,
+    vload_repeated,
     vload_strided,
     vscatter,
     vsplat,
@@ -103,13 +114,16 @@ __all__ = [
     # types and casts
     "f32", "f64", "f16", "bf16", "i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64", "boolean",
     # functions of a module
-    "chunk", "kernel", "program", "parallel_for", "num_threads", "scratch", "release", "view", "check",
+    "instruction", "chunk", "kernel", "program", "parallel_for", "num_threads", "scratch", "release", "view",
+    "check", "call_packed",
     # memory and vectors
-    "local_array", "vload", "vstore", "vload_masked", "vstore_masked", "vload_strided", "vstore_strided", "vgather",
-    "vscatter", "vsplat", "viota", "lane_mask", "vcast", "vextract",
+    "local_array", "offset", "vload", "vload_repeated", "vstore", "vload_masked", "vstore_masked", "vload_strided",
+    "vstore_strided", "vgather", "vscatter", "vsplat", "viota", "lane_mask", "vcast", "vextract",
     # arithmetic
     "floordiv_pos", "floormod_pos", "select", "minimum", "maximum", "fma", "logical_and", "logical_or", "logical_not",
     "vreduce_add", "vreduce_mul", "vreduce_max", "vreduce_min",
+    # instructions of some machines
+    "vpdpbusd", "sdot", "udot", "amx_dot_i8", "amx_dot_bf16",
     # elementary functions
     "abs", "acos", "acosh", "asin", "asinh", "atan", "atanh", "ceil", "cos", "cosh", "erf", "exp", "expm1", "floor",
     "isinf", "isnan", "log", "log1p", "log2", "pow", "round", "rsqrt", "sigmoid", "sign", "sin", "sinh", "sqrt", "tan",

@@ -1,4 +1,4 @@
-"""The functions of an emitted module: `@chunk`, `@kernel`, `@program`, and how they run with the jit off.
+"""The functions of an emitted module: `@instruction`, `@chunk`, `@kernel`, `@program`, and how they run with the jit off.
 
 A signature is C-like text, `"f32* x, i64 M"`; the context (and a chunk's `begin, end`) stand before its parameters.
 With the jit off an address is a `Pointer` and a declared `f32*` parameter arrives in the body as a flat NumPy view.
@@ -15,7 +15,7 @@ from tensorlang.codegen.intrinsics.dtypes import SCALAR_TYPES, ScalarType, scala
 from tensorlang.errors import InternalError
 
 Parameter = tuple[str, str]  # (type text such as "f32*", name)
-IMPLICIT = {"chunk": ("ctx", "begin", "end"), "kernel": ("ctx",), "program": ("ctx",)}
+IMPLICIT = {"instruction": ("ctx",), "chunk": ("ctx", "begin", "end"), "kernel": ("ctx",), "program": ("ctx",)}
 
 
 def parse_signature(text: str) -> tuple[Parameter, ...]:
@@ -76,18 +76,28 @@ def as_argument(type_text: str, value: Any) -> Any:
     dtype = SCALAR_TYPES[type_text[:-1]]
     if isinstance(value, Pointer):
         return value.view(dtype)
-    if isinstance(value, (list, tuple)):  # a table of addresses
+    if isinstance(value, list) and all(isinstance(v, Pointer) for v in value):
+        return value  # a table of addresses, into which the program may write
+    if isinstance(value, (list, tuple)):
         return [Pointer.of(v) if isinstance(v, np.ndarray) else v for v in value]
     if isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype == dtype.numpy:
         return value
     return Pointer.of(value).view(dtype)
 
 
+class CheckFailed(RuntimeError):
+    """A `check` of an emitted program does not hold."""
+
+    def __init__(self, status: int):
+        super().__init__(f"emitted program stopped with status {status}")
+        self.status = status
+
+
 class EmittedFunction:
     """One decorated function of an emitted module; calling it runs the plain Python text.
 
     Attributes:
-        kind: "chunk", "kernel" or "program".
+        kind: "instruction", "chunk", "kernel" or "program".
         signature: the declared parameters, without the implicit ones.
         function: the function as written.
     """
@@ -117,6 +127,11 @@ class EmittedFunction:
 
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def instruction(signature: str, requires: str = "") -> Callable[[_F], EmittedFunction]:
+    """A tensor intrinsic's instruction: inlined where it is called. `requires` names CPU features, apart by spaces."""
+    return lambda function: EmittedFunction("instruction", signature, function)
 
 
 def chunk(signature: str) -> Callable[[_F], EmittedFunction]:
@@ -159,7 +174,12 @@ def view(address: Pointer, dtype: ScalarType) -> np.ndarray:
     return address.view(dtype)
 
 
+def call_packed(function: Any, *words: Any) -> None:
+    """Call a function of the host. Native: `function` is the address of an `i32 f(i64* words)`; the plain twin is called."""
+    function(*words)
+
+
 def check(condition: bool, status: int) -> None:
     """Leave the program with `status` (a positive literal) unless `condition` holds."""
     if not condition:
-        raise RuntimeError(f"emitted program stopped with status {status}")
+        raise CheckFailed(status)

@@ -24,6 +24,18 @@ def local_array(dtype: ScalarType, size: int) -> np.ndarray:
     return np.full(size * element.itemsize, 0xFF, np.uint8).view(element)
 
 
+def offset(p: np.ndarray, i: int) -> np.ndarray:
+    """The pointer to element `i`."""
+    if not 0 <= i <= len(p):
+        raise IndexError(f"element {i} lies outside an array of {len(p)}")
+    return p[i:]
+
+
+def vload_repeated(p: np.ndarray, i: int, count: int, times: int) -> np.ndarray:
+    """`p[i : i + count]`, `times` times over, as one vector of `count * times` lanes (both literals)."""
+    return np.tile(vload(p, i, count), times)
+
+
 def vload(p: np.ndarray, i: int, lanes: int) -> np.ndarray:
     """`p[i : i + lanes]` as a vector; no alignment is assumed beyond the element's."""
     _check(p, i, i + lanes - 1)

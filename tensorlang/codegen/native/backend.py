@@ -27,11 +27,11 @@ def c_type(type_text: str) -> str:
 
 
 def _exports(functions: Sequence[SourceFunction]) -> str:
-    """C-ABI functions named as in the source, for kernels and programs; chunks are reached through kernels only."""
+    """C-ABI functions named as in the source, for kernels and programs; the others are reached through kernels only."""
     declarations: dict[str, None] = {}
     lines = []
     for f in functions:
-        if f.kind == "chunk":
+        if f.kind in ("chunk", "instruction"):
             continue
         types = ["ptr", *(c_type(type_text) for type_text, _ in f.parameters)]
         declarations[f'declare i32 @"{f.symbol}"({", ".join(types)})'] = None  # equal kernels share one
@@ -51,7 +51,8 @@ def link(functions: Sequence[SourceFunction], bitcode: Iterable[bytes], target: 
         part = llvm.parse_bitcode(code)
         part.triple, part.data_layout = target.triple, str(machine.target_data)
         module.link_in(part)
-    keep = {f.name for f in functions if f.kind != "chunk"}
+    keep = {f.name for f in functions if f.kind not in ("chunk", "instruction")}
+    inlined = {f.symbol for f in functions if f.kind == "instruction"}
     for function in module.functions:
         if function.is_declaration:
             if function.name.startswith("tl."):
@@ -59,7 +60,7 @@ def link(functions: Sequence[SourceFunction], bitcode: Iterable[bytes], target: 
             continue
         if function.name not in keep:
             function.linkage = "internal"
-        if function.name.endswith(".inner"):
+        if function.name.endswith(".inner") or function.name in inlined:
             function.add_function_attribute("alwaysinline")
         if function.name.startswith("tl.") and not function.name.endswith((".inner", ".chunk")):
             _tune(function, target)

@@ -23,7 +23,7 @@ from tensorlang.codegen.native.loops import rewrite_loops
 from tensorlang.codegen.native.pool_code import pool_source
 from tensorlang.codegen.native.source import SourceFunction, split_functions
 from tensorlang.codegen.native.target import CpuTarget
-from tensorlang.errors import InternalError
+from tensorlang.errors import BuildError, InternalError
 
 FUNCTIONS_PER_WORKER = 4  # fewer are not worth a process
 
@@ -80,6 +80,7 @@ def compile_source(
         The file's bytes, or UTF-8 text.
 
     Raises:
+        BuildError: the target lacks a feature that an instruction needs.
         InternalError: the source is not sound.
     """
     target = target or CpuTarget.host()
@@ -88,13 +89,33 @@ def compile_source(
     key = _module_key(functions, target, emit)
     if (found := store.get(key)) is not None:
         return found
+    _check_features(functions, target)
     module = backend.link(functions, _bitcode(source, functions, store).values(), target)
     backend.optimise(module, target)
     result: bytes = backend.emit(module, target, "object" if emit == "library" else emit)
     if emit == "library":
-        result = link_shared([result], [f.name for f in functions if f.kind != "chunk"])
+        result = link_shared([result], [f.name for f in functions if f.kind not in ("chunk", "instruction")])
     store.put(key, result)
     return result
+
+
+def check_features(source: str, target: CpuTarget) -> None:
+    """That `target` has what the instructions in `source` need.
+
+    Raises:
+        BuildError: it lacks a feature; the message names it.
+    """
+    _check_features(split_functions(source), target)
+
+
+def _check_features(functions: tuple[SourceFunction, ...], target: CpuTarget) -> None:
+    """Without them LLVM would end the process."""
+    for f in functions:
+        if missing := [r for r in f.requires if not target.has(r)]:
+            raise BuildError(
+                f"{f.name} needs CPU features that {target.triple} {target.cpu or 'generic'} lacks: {', '.join(missing)}; "
+                "tensorize(..., fallback=True) runs plain loops there"
+            )
 
 
 def _bitcode(source: str, functions: tuple[SourceFunction, ...], store: Store) -> dict[str, bytes]:
@@ -143,4 +164,5 @@ def pool_library(target: CpuTarget | None = None, store: Store | None = None) ->
 
 def exported_signatures(source: str) -> dict[str, tuple[str, ...]]:
     """The functions that an emitted module's library exports: the type of each parameter, by name."""
-    return {f.name: tuple(t for t, _ in f.parameters) for f in split_functions(source) if f.kind != "chunk"}
+    exported = [f for f in split_functions(source) if f.kind not in ("chunk", "instruction")]
+    return {f.name: tuple(t for t, _ in f.parameters) for f in exported}

@@ -3,7 +3,9 @@
 1. `for i in range(a, b)` becomes `i = a; while i < b: ...; i = i + 1`. Numba makes an iterator of every range, some thirty
    instructions and a dozen typing steps; a counted `while` is four.
 2. Constant-trip loops over a local array are marked to be unrolled in full: only then are its elements at constant
-   places, and become registers. LLVM's own limit would stop at about eight accumulators.
+   places, and become registers. LLVM's own limit would stop at about eight accumulators. An array larger than all vector
+   registers stays in memory, and so do the loops over it: unrolled, every element would be spilled and reloaded by itself,
+   where a loop keeps what one iteration needs in registers and what all iterations share too.
 3. `x += y` becomes `x = x + y`: vectors know only the operators proper.
 4. Local names get a final `_` where they end in a digit: numba calls the value of `i1` at bytecode offset 24, and that of `i`
    at offset 124, both `$i124`.
@@ -17,6 +19,7 @@ import re
 
 UNROLL_MARK = "_unroll"  # a call of this name at a loop's end; the front end turns it into loop metadata
 MAX_UNROLLED = 1024  # statements that one nest may become
+REGISTER_BYTES = 32 * 64  # the largest vector register file there is
 
 
 def rewrite_loops(tree: ast.Module) -> ast.Module:
@@ -49,19 +52,27 @@ def _end_names_without_digits(function: ast.FunctionDef) -> None:
                 node.value = re.sub(r"\w+", lambda word: renamed.get(word[0], word[0]), node.value)
 
 
-def _local_arrays(function: ast.FunctionDef) -> frozenset[str]:
-    return frozenset(
-        target.id
+def _local_arrays(function: ast.FunctionDef) -> dict[str, int]:
+    """The bytes of each local array, 0 where they are no literal."""
+    return {
+        target.id: _array_bytes(node.value)
         for node in ast.walk(function)
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call)
         if isinstance(node.value.func, ast.Name) and node.value.func.id == "local_array"
         for target in node.targets
         if isinstance(target, ast.Name)
-    )
+    }
+
+
+def _array_bytes(call: ast.Call) -> int:
+    """Of `local_array(f32, 16)`: 64."""
+    element, count = call.args
+    bits = re.search(r"\d+$", element.id) if isinstance(element, ast.Name) else None
+    return (_literal(count) or 0) * (int(bits[0]) if bits else 8) // 8
 
 
 class _Rewriter(ast.NodeTransformer):
-    def __init__(self, local_arrays: frozenset[str]) -> None:
+    def __init__(self, local_arrays: dict[str, int]) -> None:
         self.local_arrays = local_arrays
         self.fresh = 0
 
@@ -100,7 +111,30 @@ class _Rewriter(ast.NodeTransformer):
         mentions = any(isinstance(n, ast.Name) and n.id in self.local_arrays for n in inside)
         # A tile with tests inside is the rare one at the edge: it stays loops in memory, small and quick to compile.
         tested = any(isinstance(n, ast.If) for n in inside)
-        return mentions and not tested and _unrolled_size(node) <= MAX_UNROLLED
+        return mentions and not tested and _unrolled_size(node) <= MAX_UNROLLED and not self._runs_over_memory(node)
+
+    def _runs_over_memory(self, node: ast.For) -> bool:
+        """Whether the loop's variable is an index of local arrays that are too large for registers, and of no others."""
+        if not isinstance(node.target, ast.Name):
+            return False
+        indexed = {
+            name
+            for inner in ast.walk(node)
+            for name, index in _accesses(inner)
+            if name in self.local_arrays
+            if any(isinstance(n, ast.Name) and n.id == node.target.id for n in ast.walk(index))
+        }
+        return bool(indexed) and all(self.local_arrays[name] > REGISTER_BYTES for name in indexed)
+
+
+def _accesses(node: ast.AST) -> list[tuple[str, ast.expr]]:
+    """The array and index of `a[i]`, `vload(a, i, ...)` and `vstore(a, i, ...)`."""
+    if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name):
+        return [(node.value.id, node.slice)]
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and len(node.args) >= 2:
+        array, index = node.args[:2]
+        return [(array.id, index)] if isinstance(array, ast.Name) else []
+    return []
 
 
 def _trip_count(node: ast.For) -> int | None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from tensorlang.codegen.intrinsics.functions import IMPLICIT, Parameter, parse_signature
 from tensorlang.errors import InternalError
 
-_DECORATOR = re.compile(r'@(chunk|kernel|program)\(\s*"([^"]*)"\s*\)\s*(?:#.*)?$')
+_DECORATOR = re.compile(r'@(instruction|chunk|kernel|program)\(\s*"([^"]*)"(?:,\s*requires="([^"]*)")?\s*\)\s*(?:#.*)?$')
 _DEFINITION = re.compile(r"def\s+(\w+)\s*\(")
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w*")
 _COMMENT = re.compile(r"\s*#.*$")
@@ -25,12 +25,13 @@ class SourceFunction:
 
     Attributes:
         name: as written; the C symbol of kernels and programs.
-        kind: "chunk", "kernel" or "program".
+        kind: "instruction", "chunk", "kernel" or "program".
         parameters: declared (type text, name) pairs, without the implicit ones.
         digest: content hash, 32 hex digits.
         callees: names of the emitted functions it mentions, in order of definition.
         line: 1-based line of its `def`.
         size: characters of its code, a measure of the time to compile it.
+        requires: CPU features that the target has to have.
     """
 
     name: str
@@ -40,6 +41,7 @@ class SourceFunction:
     callees: tuple[str, ...]
     line: int
     size: int
+    requires: tuple[str, ...] = ()
 
     @property
     def symbol(self) -> str:
@@ -62,7 +64,7 @@ def _without_comments(line: str) -> str:
 def split_functions(source: str) -> tuple[SourceFunction, ...]:
     """The decorated functions of `source`, in order; each may mention only those before it."""
     lines = source.split("\n")
-    starts = [k for k, line in enumerate(lines) if line.startswith(("@chunk", "@kernel", "@program"))]
+    starts = [k for k, line in enumerate(lines) if line.startswith(("@instruction", "@chunk", "@kernel", "@program"))]
     prelude = "\n".join(filter(None, map(_without_comments, lines[: starts[0] if starts else len(lines)])))
     found: dict[str, SourceFunction] = {}
     replaced: dict[str, str] = {}
@@ -71,7 +73,7 @@ def split_functions(source: str) -> tuple[SourceFunction, ...]:
         definition = _DEFINITION.match(lines[start + 1]) if start + 1 < len(lines) else None
         if decorator is None or definition is None:
             raise InternalError(f"emitted source, line {start + 1}: a decorator with one string, then a def, expected")
-        kind, signature = decorator.groups()
+        kind, signature, requires = decorator.groups(default="")
         name = definition.group(1)
         if name in found:
             raise InternalError(f"emitted source, line {start + 2}: function {name!r} is defined twice")
@@ -87,6 +89,9 @@ def split_functions(source: str) -> tuple[SourceFunction, ...]:
         text = "\n".join(filter(None, map(_without_comments, lines[start + 1 : stop])))
         normal = _IDENTIFIER.sub(stand_in, text)
         digest = hashlib.sha256(f"{prelude}\0{kind}\0{signature}\0{normal}".encode()).hexdigest()[:32]
-        found[name] = SourceFunction(name, kind, parse_signature(signature), digest, tuple(callees), start + 2, len(normal))
+        parameters = parse_signature(signature)
+        found[name] = SourceFunction(
+            name, kind, parameters, digest, tuple(callees), start + 2, len(normal), tuple(requires.split())
+        )
         replaced[name] = f"_{digest}"
     return tuple(found.values())

@@ -2,26 +2,36 @@
 
 from tensorlang.graph.ops import (
     broadcast,
+    control,
     conv,
     elementwise,
     gather,
     linear,
     normalization,
     pool,
+    rearrange,
     reduce,
     resize,
+    sampling,
+    serial,
     shape,
+    unfold,
 )
 
 __all__ = [
     "broadcast",
+    "control",
     "conv",
     "elementwise",
     "gather",
     "linear",
     "normalization",
     "pool",
+    "rearrange",
     "reduce",
     "resize",
+    "serial",
+    "sampling",
     "shape",
+    "unfold",
 ]

@@ -142,8 +142,32 @@ binary("greater_equal", lambda a, b: le(b, a), np.greater_equal, lambda a, b: le
 binary("and", and_, np.logical_and, and_, bool_, "b")
 binary("or", or_, np.logical_or, or_, bool_, "b")
 binary("xor", ne, np.logical_xor, ne, bool_, "b")
-for _name in ("bitwise_and", "bitwise_or", "bitwise_xor", "left_shift", "right_shift"):
+for _name in ("bitwise_and", "bitwise_or", "bitwise_xor"):
     binary(_name, lambda a, b, _name=_name: call(_name, a, b), getattr(np, _name), accepts="iu")
+
+
+def _shift(name: str) -> None:
+    """Shifts by less than 0 or by the width and more move every bit out: 0 is left, or the sign of what goes right."""
+
+    def body(a: Expr, b: Expr) -> Expr:
+        inside = and_(le(te.const(0, b.dtype), b), lt(b, te.const(a.dtype.bits, b.dtype)))
+        last = te.const(a.dtype.bits - 1, b.dtype)
+        moved = call(name, a, select(inside, b, last))
+        if name == "right_shift" and a.dtype.kind == "i":
+            return moved
+        return select(inside, moved, te.const(0, a.dtype))
+
+    def reference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        bits = 8 * a.dtype.itemsize
+        inside = (b >= 0) & (b < bits)
+        moved = getattr(np, name)(a, np.where(inside, b, bits - 1).astype(b.dtype))
+        return moved if name == "right_shift" and a.dtype.kind == "i" else np.where(inside, moved, 0)
+
+    binary(name, body, reference, accepts="iu")
+
+
+_shift("left_shift")
+_shift("right_shift")
 
 
 @op("prelu", ELEMENTWISE)

@@ -10,11 +10,11 @@ import numpy as np
 
 from tensorlang import te
 from tensorlang.errors import TypeCheckError
-from tensorlang.graph.ir import TensorType, Value
+from tensorlang.graph.ir import TensorType, Value, lowest
 from tensorlang.ir.dtype import DType, f32
 from tensorlang.ir.expr import Expr, ExprLike, call, cast, wrap
 from tensorlang.ir.visitor import free_vars, walk
-from tensorlang.symbolic.simplify import SIZE, simplify
+from tensorlang.symbolic.simplify import Interval, simplify
 
 Dims = tuple[Expr, ...]
 DATA_LIMIT = 64  # elements; larger tensors are not shape arithmetic
@@ -25,11 +25,14 @@ DATA_LIMIT = 64  # elements; larger tensors are not shape arithmetic
 
 @lru_cache(maxsize=1 << 14)
 def _canonical(e: Expr) -> Expr:
-    return simplify(e, dict.fromkeys(free_vars(e), SIZE))
+    return simplify(e, {v: Interval(lowest(v), None) for v in free_vars(e)})
 
 
 def canonical(dim: ExprLike) -> Expr:
-    """`dim` in the one form that equal dimensions share, each of its variables being a size (at least 1)."""
+    """`dim` in the one form that equal dimensions share.
+
+    Each of its variables is a size, at least 1, or an integer that a run tells (`ir.runtime_dim`).
+    """
     e = wrap(dim)
     return e if e.op in ("const", "var") else _canonical(e)
 

@@ -83,7 +83,8 @@ class Pool(Op):
         return view[crop], tuple(range(x.ndim, view.ndim)), where
 
 
-def _lowest(dtype: DType) -> Any:
+def lowest(dtype: DType) -> Any:
+    """The smallest value of `dtype`, as a Python number."""
     return float("-inf") if dtype.is_float else int(np.iinfo(dtype.numpy).min)
 
 
@@ -92,11 +93,11 @@ class MaxPool(Pool):
     """The largest element of every window."""
 
     def te(self, x: te.Tensor, **attrs: Any) -> te.Tensor:
-        return self.sums(x, te.max, _lowest(x.dtype), lambda e: e, attrs)
+        return self.sums(x, te.max, lowest(x.dtype), lambda e: e, attrs)
 
     def numpy(self, x: np.ndarray, **attrs: Any) -> np.ndarray:
         (kind,) = self.infer(TensorType.of(x.dtype, x.shape), **attrs)
-        view, axes, _ = self.views(x, _lowest(kind.dtype), attrs)
+        view, axes, _ = self.views(x, lowest(kind.dtype), attrs)
         return view.max(axis=axes)
 
 

@@ -251,32 +251,52 @@ class ArgMin(ArgReduction):
     largest = False
 
 
-@op("cumsum", OPAQUE)
-class CumSum(Op):
-    """Sums of all elements up to and with each one along `axis`; `exclusive`: without it; `reverse`: from the end."""
+class Cumulative(Op):
+    """All elements up to and with each one along `axis` combined; `exclusive`: without it; `reverse`: from the end."""
+
+    reducer: Callable[..., Expr]
+    neutral: int
+    accumulate: Callable[..., np.ndarray]
 
     def infer(self, x: TensorType, *, axis: int, exclusive: bool = False, reverse: bool = False) -> list[TensorType]:
-        require(0 <= axis < x.ndim, f"cumsum along axis {axis} of {x}")
+        require(0 <= axis < x.ndim, f"{self.name} along axis {axis} of {x}")
         return [x]
 
     def te(self, x: te.Tensor, *, axis: int, exclusive: bool = False, reverse: bool = False) -> te.Tensor:
         k = te.reduce_axis(x.shape[axis], name="k")
-        zero = te.const(0, wide(x[(0,) * x.ndim]).dtype)
+        neutral, reducer = te.const(self.neutral, wide(x[(0,) * x.ndim]).dtype), type(self).reducer
 
         def element(*i: Expr) -> Expr:
             a, b = (i[axis], k) if reverse else (k, i[axis])
-            return te.sum(te.select(a < b if exclusive else a <= b, wide(x[(*i[:axis], k, *i[axis + 1 :])]), zero), axis=k)
+            value = wide(x[(*i[:axis], k, *i[axis + 1 :])])
+            return reducer(te.select(a < b if exclusive else a <= b, value, neutral), axis=k)
 
-        total = te.compute(x.shape, element, name="cumsum")
+        total = te.compute(x.shape, element, name=self.name)
         if total.dtype == x.dtype:
             return total
-        return te.compute(x.shape, lambda *i: te.cast(x.dtype, total[i]), name="cumsum_cast")
+        return te.compute(x.shape, lambda *i: te.cast(x.dtype, total[i]), name=f"{self.name}_cast")
 
     def numpy(self, x: np.ndarray, *, axis: int, exclusive: bool = False, reverse: bool = False) -> np.ndarray:
         y = np.flip(x, axis) if reverse else x
-        total = np.cumsum(y, axis, dtype=x.dtype)
-        total = total - y if exclusive else total
+        if exclusive:
+            first = np.full_like(np.take(y, [0], axis), self.neutral) if y.shape[axis] else y
+            y = np.concatenate([first, np.take(y, np.arange(y.shape[axis] - 1), axis)], axis) if y.shape[axis] else y
+        total = type(self).accumulate(y, axis, dtype=x.dtype)
         return np.flip(total, axis) if reverse else total
+
+
+@op("cumsum", OPAQUE)
+class CumSum(Cumulative):
+    reducer = staticmethod(te.sum)
+    neutral = 0
+    accumulate = staticmethod(np.cumsum)
+
+
+@op("cumprod", OPAQUE)
+class CumProd(Cumulative):
+    reducer = staticmethod(te.prod)
+    neutral = 1
+    accumulate = staticmethod(np.cumprod)
 
 
 @op("topk", OPAQUE)

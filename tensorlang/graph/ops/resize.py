@@ -6,7 +6,7 @@ The position in the input of output element i, for sizes `n` (input) and `m` (ou
     half_pixel            (i + 0.5) / s - 0.5
     pytorch_half_pixel    the same, but 0 where m is 1
     half_pixel_symmetric  the same, about the centre of the input
-    align_corners         i * (n - 1) / (m - 1), and 0 where m is 1
+    align_corners         i * (n - 1) / (m - 1), and 0 where m is 1; under a scale m is s * n, not rounded
 
 Scales are kept as given where the model gives them, since rounding decides which neighbour is nearest.
 """
@@ -66,8 +66,9 @@ def _coordinate(i: Expr, n: ExprLike, m: ExprLike, scale: float | None, mode: st
     size, wanted = cast(f32, wrap(n)), cast(f32, wrap(m))
     zero = const(0.0, f32)
     if mode == "align_corners":
-        steps = te.maximum(wanted - 1.0, const(1.0, f32))
-        return te.select(te.equal(wrap(m), 1), zero, x * (size - 1.0) / steps)
+        last = (wanted if scale is None else size * const(scale, f32)) - 1.0  # a scale gives a size that is not rounded
+        ends = te.any_of(te.equal(wrap(m), 1), last <= zero)
+        return te.select(ends, zero, x * (size - 1.0) / te.select(ends, const(1.0, f32), last))
     inverse = _inverse_scale(n, m, scale)
     if mode == "asymmetric":
         return x * inverse
@@ -84,7 +85,8 @@ def _np_coordinates(n: int, m: int, scale: float | None, mode: str) -> np.ndarra
     """The positions of all m output elements, computed as the tensor expression does."""
     i = np.arange(m, dtype=np.float32)
     if mode == "align_corners":
-        return np.zeros(m, np.float32) if m == 1 else i * np.float32(n - 1) / np.float32(m - 1)
+        last = np.float32(m if scale is None else np.float32(n) * np.float32(scale)) - np.float32(1)
+        return np.zeros(m, np.float32) if m == 1 or last <= 0 else i * np.float32(n - 1) / last
     s = np.float32(scale) if scale is not None else np.float32(m) / np.float32(n)
     inverse, half = np.float32(1) / s, np.float32(0.5)
     if mode == "asymmetric":

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tensorlang.config import Settings
 from tensorlang.graph.ir import Graph
+from tensorlang.graph.passes.bodies import bodies
 from tensorlang.graph.passes.context import Context, Note, Options
 from tensorlang.graph.passes.cse import cse
 from tensorlang.graph.passes.dce import dce
@@ -54,7 +55,7 @@ def optimize(graph: Graph, options: Options | None = None, context: Context | No
     _dump(folder, graph, 0, "input")
     for position, step in enumerate(PIPELINE, 1):
         graph = run_pass(step, graph, context, folder, position)
-    return graph
+    return bodies(graph, context, lambda body, inner: optimize(body, context=inner))
 
 
 def run_pass(step: Pass, graph: Graph, context: Context, folder: Path | None = None, position: int = 0) -> Graph:

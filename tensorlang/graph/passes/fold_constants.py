@@ -35,6 +35,8 @@ def fold(rw: Rewriter, node: Node, limit: int = 1 << 22) -> list[Value] | None:
     if not node.inputs or not all(v.is_constant for v in node.inputs):
         return None
     definition = get(node.op)
+    if definition.structure:
+        return None
     if definition.kind is OPAQUE and not node.inputs:
         return None
     size = 0

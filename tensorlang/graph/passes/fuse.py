@@ -232,6 +232,7 @@ class _Fusion:
         clusters = list(dict.fromkeys(self.cluster.values()))
         groups = {c: self._group(c) for c in clusters}
         made_by = {v: g for g in groups.values() for v in g.outputs}
+        definers = {d: self.cluster[n] for n in self.graph.nodes for d in n.defines}
         ordered: list[Group] = []
         state: dict[Group, int] = {}
         for root in sorted(groups.values(), key=lambda g: self.order[g.nodes[-1]]):
@@ -246,8 +247,11 @@ class _Fusion:
                     ordered.append(group)
                 else:
                     state[group] = 1
-                    for value in group.inputs:
-                        before = made_by.get(value)
+                    sizes = {d for n in group.nodes for d in n.needed_dims()} if definers else set()
+                    for before in (
+                        *map(made_by.get, group.inputs),
+                        *(groups[definers[d]] for d in sizes if d in definers),
+                    ):
                         if before is not None and state.get(before) == 1:
                             raise InternalError(f"fusion made a cycle through {before.name}")
                         if before is not None and before not in state:
@@ -270,7 +274,7 @@ class _Fusion:
         alias = len(nodes) == 1 and _is_alias(nodes[0])
         return Group(
             nodes, list(inputs), outputs or list(nodes[-1].outputs), name_of(nodes),
-            "alias" if alias else "kernel", list(dict.fromkeys(cluster.notes)),
+            "alias" if alias else "structure" if get(nodes[-1].op).structure else "kernel", list(dict.fromkeys(cluster.notes)),
         )  # fmt: skip
 
 

@@ -33,7 +33,8 @@ class Group:
         inputs: values read from outside, constants of more than one element included, in order of first use.
         outputs: values that others read.
         name: a readable identifier, the same for groups of the same operators; not unique.
-        kind: "kernel", or "alias": the output is the input's memory under another shape, and nothing runs.
+        kind: "kernel"; "alias": the output is the input's memory under another shape, and nothing runs; "structure": an
+            operator that is part of the program's control.
         notes: for each neighbour, why it is part of the group or not.
     """
 

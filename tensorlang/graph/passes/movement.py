@@ -184,7 +184,8 @@ def _space_to_depth(rw: Rewriter, node: Node) -> Value | None:
     x, b = node.inputs[0], node.attrs["blocksize"]
     n, c, h, w = x.shape
     split = (n, c, node.output.shape[2], b, node.output.shape[3], b)
-    return reshape(rw, transpose(rw, reshape(rw, x, split, node), (0, 3, 5, 1, 2, 4), node), node.output.shape, node)
+    perm = (0, 3, 5, 1, 2, 4) if node.attrs.get("mode", "DCR") == "DCR" else (0, 1, 3, 5, 2, 4)
+    return reshape(rw, transpose(rw, reshape(rw, x, split, node), perm, node), node.output.shape, node)
 
 
 @rule("split")

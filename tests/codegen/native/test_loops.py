@@ -41,6 +41,16 @@ def test_a_huge_nest_is_left_to_llvm():
     assert text.count("_unroll()") == 1  # the inner loop alone
 
 
+def test_loops_over_an_array_beyond_the_registers_stay():
+    rows = "    for i in range(32):\n        for k in range(4):\n"
+    update = "            vstore(t, i * 32, vload(t, i * 32, 32) + vload(b, k * 32, 32))\n"
+    for size, marked in [(1024, ["k"]), (256, ["k", "i"])]:
+        text = rewritten(f"def f(b):\n    t = local_array(f32, {size})\n{rows}{update}")
+        assert [line.strip()[0] for line in text.split("_unroll()")[1:] for line in line.splitlines()[1:2]] == marked
+    both = "    for i in range(32):\n        t[i] = s[i]\n"
+    assert "_unroll()" in rewritten(f"def f():\n    t = local_array(f64, 1024)\n    s = local_array(f32, 32)\n{both}")
+
+
 CASES = {
     "plain": "for i in range(3):\n    out.append(i)",
     "start": "for i in range(2, n):\n    out.append(i)",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from tensorlang.codegen.intrinsics.lowering import arith, calls, casts, math, memory, operators, system
+from tensorlang.codegen.intrinsics.lowering import arith, calls, casts, machine, math, memory, operators, system
 from tensorlang.codegen.intrinsics.lowering.registry import GLOBALS, IntrinsicType, lowering_registry
 
 __all__ = [
-    "GLOBALS", "IntrinsicType", "arith", "calls", "casts", "lowering_registry", "math", "memory", "operators", "system",
+    "GLOBALS", "IntrinsicType", "arith", "calls", "casts", "lowering_registry", "machine", "math", "memory",
+    "operators", "system",
 ]  # fmt: skip

@@ -189,6 +189,25 @@ def view(address: Any, dtype: Any) -> Any:
     return Pointer(NUMBA[dtype.scalar.name])(types.int64, dtype), emit
 
 
+@lowers(functions.call_packed)
+def call_packed(function: Any, *words: Any) -> Any:
+    kept = tuple(t if isinstance(t, Pointer) else types.float64 if isinstance(t, types.Float) else types.int64 for t in words)
+
+    def emit(b: ir.IRBuilder, address: Any, *values: Any) -> None:
+        record = cgutils.alloca_once(b, ir.ArrayType(I64, max(len(values), 1)))
+        for position, (value, t) in enumerate(zip(values, kept, strict=True)):
+            if isinstance(t, Pointer):
+                value = b.ptrtoint(value, I64)
+            elif isinstance(t, types.Float):
+                value = b.bitcast(value, I64)
+            b.store(value, b.gep(record, [I32(0), I32(position)]))
+        entry = ir.FunctionType(I32, [I64.as_pointer()]).as_pointer()
+        words_ = b.bitcast(record, I64.as_pointer())
+        return_if_failed(b, b.call(b.inttoptr(address, entry), [words_]))
+
+    return types.none(types.int64, *kept), emit
+
+
 @lowers(functions.check)
 def check(condition: Any, status: Any) -> Any:
     code = literal(status)

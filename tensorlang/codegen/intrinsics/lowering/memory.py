@@ -104,6 +104,32 @@ def local_array(dtype: Any, size: Any) -> Any:
     return result(dtype, size), emit
 
 
+@lowers(memory.offset)
+def offset(p: Any, i: Any) -> Any:
+    if not isinstance(p, Pointer) or not _is_index(i):
+        return None
+
+    def emit(b: ir.IRBuilder, pointer: Any, index: Any) -> Any:
+        return b.gep(pointer, [index], inbounds=True)
+
+    return p(p, _INDEX), emit
+
+
+@lowers(memory.vload_repeated)
+def vload_repeated(p: Any, i: Any, count: Any, times: Any) -> Any:
+    lanes, copies = literal(count), literal(times)
+    if not isinstance(p, Pointer) or not _is_index(i) or lanes is None or copies is None:
+        return None
+
+    def emit(b: ir.IRBuilder, pointer: Any, index: Any, _: Any, __: Any) -> Any:
+        value = _load(b, p, pointer, index, lanes)
+        picks = _constant_vector([lane for _ in range(copies) for lane in range(lanes)])
+        value = b.shuffle_vector(value, ir.Constant(value.type, ir.Undefined), picks)
+        return _from_memory(b, value) if _is_bool(p) else value
+
+    return Vec(p.dtype, lanes * copies)(p, _INDEX, count, times), emit
+
+
 @lowers(memory.vload)
 def vload(p: Any, i: Any, lanes: Any) -> Any:
     if not isinstance(p, Pointer) or not _is_index(i) or literal(lanes) is None:

@@ -1,0 +1,171 @@
+"""Where every value lives: the caller's memory, the weights, the planned arena, or memory allocated while the program runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tensorlang.graph.ir import TensorType, Value
+from tensorlang.graph.memory import ALIGNMENT, Request, plan_memory
+from tensorlang.graph.program.tree import Block, Branch, Call, Deliver, Grow, Move, Own, ReadSize, Repeat
+from tensorlang.ir.expr import Expr, const, mul
+from tensorlang.ir.visitor import free_vars, substitute
+
+
+def product(type: TensorType) -> Expr:
+    """The number of elements."""
+    count: Expr = const(1)
+    for d in type.shape:
+        count = mul(count, d)
+    return count
+
+
+def nbytes_of(type: TensorType) -> Expr:
+    """The size in bytes."""
+    return mul(product(type), type.dtype.nbytes)
+
+
+class Roots:
+    """Which value's memory a value shares."""
+
+    def __init__(self) -> None:
+        self._root: dict[Value, Value] = {}
+
+    def __call__(self, value: Value) -> Value:
+        while value in self._root:
+            value = self._root[value]
+        return value
+
+    def join(self, value: Value, owner: Value) -> None:
+        """Let `value` be the memory of `owner`."""
+        owner = self(owner)
+        if self(value) is not owner:
+            self._root[self(value)] = owner
+
+
+@dataclass
+class Weights:
+    """Constants that kernels read, laid out one behind the other."""
+
+    pieces: list[tuple[int, np.ndarray]] = field(default_factory=list)
+    nbytes: int = 0
+    offsets: dict[Any, int] = field(default_factory=dict)
+
+    def add(self, key: Any, array: np.ndarray) -> int:
+        """The offset of `array`, which is laid down once for each key."""
+        if key not in self.offsets:
+            self.offsets[key] = self.nbytes
+            self.pieces.append((self.nbytes, array))
+            self.nbytes += -(-array.nbytes // ALIGNMENT) * ALIGNMENT
+        return self.offsets[key]
+
+    def block(self) -> np.ndarray:
+        """All of them as bytes, 64-byte aligned."""
+        raw = np.empty(self.nbytes + ALIGNMENT, np.uint8)
+        start = -raw.ctypes.data % ALIGNMENT
+        block = raw[start : start + self.nbytes]
+        end = 0
+        for offset, array in self.pieces:
+            block[end:offset] = 0  # same input, same bytes
+            end = offset + array.nbytes
+            block[offset:end] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        block[end:] = 0
+        return block
+
+
+class Storage:
+    """Decides about intermediates: those whose size the inputs' shapes tell lie in the arena.
+
+    Args:
+        known: the dimensions that the inputs' shapes tell.
+    """
+
+    def __init__(self, roots: Roots, known: Iterable[Expr]):
+        self.roots = roots
+        self.known = set(known)
+        self.forced: set[Value] = set()  # values whose memory will be handed over to one that is allocated
+        self.offsets: dict[Any, Expr] = {}
+        self.arena: Expr = const(0)
+
+    def is_known(self, e: Expr) -> bool:
+        """Whether an integer is known before the program runs."""
+        return free_vars(e) <= self.known
+
+    def on_heap(self, value: Value) -> bool:
+        """Whether the memory of `value` is allocated while the program runs."""
+        root = self.roots(value)
+        return root in self.forced or not root.is_constant and not all(self.is_known(d) for d in root.shape)
+
+    def plan(self, block: Block, elsewhere: Iterable[Value]) -> None:
+        """Lay out the arena for a program whose statements are `block`; `elsewhere` are values that have a place already."""
+        lives = _Lives(self.roots)
+        lives.walk(block)
+        placed = set(elsewhere)
+        requests: list[Request] = []
+        for k, call in lives.calls:
+            for name, nbytes in call.site.kernel.emitted.workspace:
+                size = substitute(nbytes, call.site.sizes)
+                if self.is_known(size):
+                    requests.append(Request((k, name), size, k, k))
+        for value, begin in lives.first.items():
+            if value not in placed and not value.is_constant and not self.on_heap(value):
+                requests.append(Request(value, nbytes_of(value.type), begin, lives.last[value]))
+        plan = plan_memory(requests)
+        self.offsets, self.arena = dict(plan.offsets), plan.nbytes
+
+
+class _Lives:
+    """First and last statement of every value, statements counted in the order of the text."""
+
+    def __init__(self, roots: Roots):
+        self.roots = roots
+        self.first: dict[Value, int] = {}
+        self.last: dict[Value, int] = {}
+        self.calls: list[tuple[int, Call]] = []
+        self.now = 0
+
+    def walk(self, block: Block) -> None:
+        for s in block:
+            if isinstance(s, Call):
+                self.calls.append((self.now, s))
+            for value in touched(s):
+                self._touch(value)
+            if isinstance(s, Branch):
+                self.now += 1
+                self.walk(s.then)
+                self.walk(s.otherwise)
+            elif isinstance(s, Repeat):
+                begun = self.now
+                self.now += 1
+                self.walk(s.body)
+                for value in (s.proceed, s.index, *s.results):
+                    self._touch(value)
+                for value, first in self.first.items():  # what was there before is read again in every trip
+                    if first <= begun <= self.last[value]:
+                        self.last[value] = self.now
+            self.now += 1
+
+    def _touch(self, value: Value) -> None:
+        root = self.roots(value)
+        self.first.setdefault(root, self.now)
+        self.last[root] = self.now
+
+
+def touched(s: Any) -> Iterator[Value]:
+    """The values that a statement itself reads or writes, those of its blocks apart."""
+    if isinstance(s, Call):
+        yield from s.site.outputs.values()
+        yield from s.site.inputs.values()
+    elif isinstance(s, ReadSize | Own | Deliver):
+        yield s.value
+    elif isinstance(s, Branch):
+        yield s.condition
+    elif isinstance(s, Repeat):
+        yield from (s.trips, s.go, s.index, *s.results)
+    elif isinstance(s, Move):
+        yield from (s.source, s.target)
+    elif isinstance(s, Grow):
+        yield s.stack

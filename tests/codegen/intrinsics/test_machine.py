@@ -1,0 +1,103 @@
+"""Instructions that only some machines have: the plain twin, the machine code where this machine has it, the text elsewhere."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tensorlang.build import compile_source
+from tensorlang.codegen.native import CpuTarget, run_plain
+from tests.codegen.intrinsics.conftest import HEADER
+
+VNNI = """
+@kernel("i32* c, u8* a, i8* b")
+def dot(ctx, c, a, b):
+    vstore(c, 0, vpdpbusd(vload(c, 0, 16), vload_repeated(a, 1, 4, 16), vload(b, 0, 64)))
+"""
+ARM = """
+@kernel("i32* c, i8* a, i8* b, u32* d, u8* e")
+def dot(ctx, c, a, b, d, e):
+    vstore(c, 0, sdot(vload(c, 0, 4), vload_repeated(a, 0, 4, 4), vload(b, 0, 16)))
+    vstore(d, 0, udot(vload(d, 0, 4), vload_repeated(e, 0, 4, 4), vload(e, 4, 16)))
+"""
+AMX = """
+@instruction("i32* c, i8* a, i8* b", requires="amx-tile amx-int8")
+def step(ctx, c, a, b):
+    amx_dot_i8(c, 16, a, 64, b, 64)
+
+@kernel("i32* c, i8* a, i8* b, f32* d, bf16* e, bf16* f")
+def dot(ctx, c, a, b, d, e, f):
+    step(ctx, c, a, b)
+    amx_dot_bf16(d, 16, e, 32, f, 32)
+"""
+SAPPHIRE = "+avx512f,+avx512vl,+avx512dq,+avx512bw,+amx-tile,+amx-int8,+amx-bf16"
+
+
+@pytest.mark.skipif(not CpuTarget.host().has("avx512vnni"), reason="this machine has no VNNI")
+def test_vnni_sums_exactly_and_wraps(run_both):
+    rng = np.random.default_rng(0)
+    c = rng.integers(-(2**31), 2**31, 16).astype(np.int32)
+    a, b = rng.integers(0, 256, 8).astype(np.uint8), rng.integers(-128, 128, 64).astype(np.int8)
+    native, plain = run_both(VNNI, "dot", c, a, b)
+    np.testing.assert_array_equal(native[0], plain[0])
+    wanted = (c.astype(np.int64) + b.reshape(16, 4).astype(np.int64) @ a[1:5].astype(np.int64)).astype(np.uint32)
+    np.testing.assert_array_equal(native[0].view(np.uint32), wanted)
+
+
+def test_amx_assembles_and_asks_for_permission_before_any_tile_is_touched():
+    target = CpuTarget.of("x86_64-unknown-linux-gnu", "sapphirerapids", SAPPHIRE)
+    text = compile_source(HEADER + AMX, target, emit="asm").decode()
+    for instruction in ("tdpbssd", "tdpbf16ps", "tileloadd", "tilestored", "ldtilecfg"):
+        assert instruction in text
+    kernel = text[text.index("dot:") : text.index(".size\tdot")]
+    assert "syscall" in kernel and "ldtilecfg" not in kernel
+
+
+def test_the_dot_products_of_arm_assemble():
+    target = CpuTarget.of("aarch64-unknown-linux-gnu", "", "+neon,+dotprod")
+    text = compile_source(HEADER + ARM, target, emit="asm").decode()
+    assert "sdot\tv" in text and "udot\tv" in text
+
+
+def test_the_plain_twins(tmp_path):
+    rng = np.random.default_rng(1)
+    c, a, b = (
+        rng.integers(-9, 9, 256).astype(np.int32),
+        *(rng.integers(-128, 128, 1024).astype(np.int8) for _ in range(2)),
+    )
+    d, e, f = (
+        rng.standard_normal(256).astype(np.float32),
+        *(rng.standard_normal(512).astype("bfloat16") for _ in range(2)),
+    )
+    wanted = c.reshape(16, 16) + a.reshape(16, 64).astype(int) @ b.reshape(16, 16, 4).transpose(0, 2, 1).reshape(
+        64, 16
+    ).astype(int)
+    floats = d.reshape(16, 16) + e.reshape(16, 32).astype(float) @ f.reshape(16, 16, 2).transpose(0, 2, 1).reshape(
+        32, 16
+    ).astype(float)
+    run_plain(HEADER + AMX, tmp_path / "amx.py")["dot"](None, c, a, b, d, e, f)
+    np.testing.assert_array_equal(c.reshape(16, 16), wanted)
+    np.testing.assert_allclose(d.reshape(16, 16), floats, rtol=1e-4, atol=1e-4)
+    c, a, b = c[:4].copy(), a[:4], b[:16]
+    u, e8 = rng.integers(0, 9, 4).astype(np.uint32), rng.integers(0, 256, 20).astype(np.uint8)
+    want_s = c + b.reshape(4, 4).astype(int) @ a.astype(int)
+    want_u = u + e8[4:].reshape(4, 4).astype(int) @ e8[:4].astype(int)
+    run_plain(HEADER + ARM, tmp_path / "arm.py")["dot"](None, c, a, b, u, e8)
+    np.testing.assert_array_equal(c, want_s)
+    np.testing.assert_array_equal(u, want_u)
+
+
+OFFSET = """
+@kernel("f32* x, f32* out, i64 n")
+def shifted(ctx, x, out, n):
+    y = offset(x, n)
+    out[0] = y[1]
+    vstore(offset(out, 2), 0, vload_repeated(y, 2, 2, 4))
+"""
+
+
+def test_offset_and_repeated_loads(run_both):
+    x = np.arange(16, dtype=np.float32)
+    native, plain = run_both(OFFSET, "shifted", x, np.zeros(10, np.float32), 5)
+    np.testing.assert_array_equal(native[1], plain[1])
+    np.testing.assert_array_equal(native[1], [6, 0, 7, 8, 7, 8, 7, 8, 7, 8])
