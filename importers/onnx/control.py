@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import onnx
 
@@ -21,7 +23,7 @@ def if_(node: OnnxNode) -> Value | tuple[Value, ...]:
     branches = [node.attr("then_branch"), node.attr("else_branch")]
     if condition is not None and condition.size == 1:
         return tuple(node.subgraph(branches[0 if bool(condition.reshape(())) else 1], []))
-    return build_if(node, node.input(0), [lambda b=b: node.subgraph(b, []) for b in branches])
+    return build_if(node, node.input(0), [partial(node.subgraph, b, []) for b in branches])
 
 
 @onnx_op("Loop")

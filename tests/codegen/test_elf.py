@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import shutil
 import struct
+import subprocess
 from pathlib import Path
 
 import llvmlite.binding as llvm
@@ -121,3 +123,16 @@ def test_what_cannot_be_linked_is_refused() -> None:
     with pytest.raises(BuildError, match="ELF objects"):
         link_shared([b"MZ garbage" * 10], [])
     assert link_shared([first, second], ["entry"], payloads={"payload": bytes(32)})
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed")
+def test_a_c_program_links_against_it(tmp_path: Path) -> None:
+    (tmp_path / "libfirst.so").write_bytes(library("x86_64"))
+    (tmp_path / "main.c").write_text(
+        "#include <stdio.h>\nlong entry(long);\nextern const long payload[4];\n"
+        'int main(void) { printf("%ld %ld\\n", entry(-3), payload[2]); return 0; }\n'
+    )
+    build = ["gcc", "-fPIC", "main.c", "-L.", "-lfirst", "-Wl,-rpath,$ORIGIN", "-o", "main"]
+    subprocess.run(build, cwd=tmp_path, check=True)
+    done = subprocess.run(["./main"], cwd=tmp_path, check=True, capture_output=True, text=True, env={})
+    assert done.stdout == f"{(6 + 7 + 1000 + 1) * 10} 1000\n"

@@ -222,7 +222,13 @@ class _Linker:
         tags += [(_HASH, hash_at), (_STRTAB, names_at), (_SYMTAB, symbols_at), (_STRSZ, len(names.table)), (_SYMENT, 24)]
         tags += [(_RELA, relocations_at), (_RELASZ, 24 * relocations), (_RELAENT, 24), (_FLAGS, _BIND_NOW), (0, 0)]
         data.write(dynamic_at, b"".join(struct.pack("<QQ", *tag) for tag in tags))
-        return self._file((constants, code, data), dynamic_at, 16 * len(tags))
+        parts = [
+            ("hash", hash_at, 4 * (3 + len(symbols) + 1)), ("dynsym", symbols_at, _DYNAMIC_SYMBOL * (len(symbols) + 1)),
+            ("dynstr", names_at, len(names.table)), ("rela.dyn", relocations_at, _DYNAMIC_RELOCATION * relocations),
+            ("text", code.address, len(code.content)), ("dynamic", dynamic_at, 16 * len(tags)),
+            ("data", dynamic_at + 16 * len(tags), len(data.content) - 16 * len(tags)),
+        ]  # fmt: skip
+        return self._file((constants, code, data), dynamic_at, 16 * len(tags), parts)
 
     def _survey(self) -> tuple[list[object], list[str], int]:
         """Slots and stubs that are needed, and how many dynamic relocations there will be."""
@@ -312,10 +318,12 @@ class _Linker:
                 address, size, kind = self.payload_address[name], len(self.payloads[name]), 1
             else:
                 address, size, kind = self._address(owner, symbol) or 0, symbol.size, symbol.type
-            entries.append(struct.pack("<IBBHQQ", names.add(name), GLOBAL << 4 | kind, 0, ABSOLUTE - 1, address, size))
+            entries.append(struct.pack("<IBBHQQ", names.add(name), GLOBAL << 4 | kind, 0, 1, address, size))
         return b"".join(entries)
 
-    def _file(self, segments: Sequence[_Segment], dynamic_at: int, dynamic_bytes: int) -> bytes:
+    def _file(
+        self, segments: Sequence[_Segment], dynamic_at: int, dynamic_bytes: int, parts: Sequence[tuple[str, int, int]]
+    ) -> bytes:
         """Addresses are offsets in the file, so that every segment is mapped as it lies."""
         page = self.machine.page
         loads = [(_LOAD, s.permissions, s.address, len(s.content), len(s.content) + s.zeros, page) for s in segments]
@@ -325,17 +333,39 @@ class _Linker:
         flags = 0
         for o in self.objects:
             flags |= o.flags
+        last = segments[-1]
+        sections, table_at = _section_table(parts, last.address + len(last.content))
         identity = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")
         header = struct.pack(
-            "<16sHHIQQQIHHHHHH", identity, 3, self.machine.number, 1, 0, _HEADER, 0, flags,
-            _HEADER, _PROGRAM, len(programs), 64, 0, 0,
+            "<16sHHIQQQIHHHHHH", identity, 3, self.machine.number, 1, 0, _HEADER, table_at, flags,
+            _HEADER, _PROGRAM, len(programs), 64, len(parts) + 2, len(parts) + 1,
         )  # fmt: skip
         segments[0].write(0, header + b"".join(programs))
-        last = segments[-1]
         file = bytearray(last.address + len(last.content))
         for s in segments:
             file[s.address : s.address + len(s.content)] = s.content
-        return bytes(file)
+        return bytes(file) + sections
+
+
+# type, flags, number of the section it refers to, bytes of an entry
+_SECTIONS = {
+    "hash": (5, 2, 2, 4), "dynsym": (11, 2, 3, 24), "dynstr": (3, 2, 0, 0), "rela.dyn": (4, 2, 2, 24),
+    "text": (1, 6, 0, 0), "dynamic": (6, 3, 3, 16), "data": (1, 3, 0, 0),
+}  # fmt: skip
+
+
+def _section_table(parts: Sequence[tuple[str, int, int]], end: int) -> tuple[bytes, int]:
+    """What linkers and debuggers read (loaders do not): the end of the file from byte `end` on, and where the table begins."""
+    names = b"\0" + b"".join(b"." + name.encode() + b"\0" for name in (*(p[0] for p in parts), "shstrtab"))
+    table_at = -(-(end + len(names)) // 8) * 8
+    table = [bytes(64)]
+    for name, at, size in parts:
+        kind, flags, link, entry = _SECTIONS[name]
+        info = 1 if name == "dynsym" else 0  # symbols before this one are local
+        word = names.index(b"." + name.encode() + b"\0")
+        table.append(struct.pack("<IIQQQQIIQQ", word, kind, flags, at, at, size, link, info, 8, entry))
+    table.append(struct.pack("<IIQQQQIIQQ", names.index(b".shstrtab"), 3, 0, 0, end, len(names), 0, 0, 1, 0))
+    return names.ljust(table_at - end, b"\0") + b"".join(table), table_at
 
 
 class _Names:

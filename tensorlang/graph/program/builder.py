@@ -65,10 +65,12 @@ def emit_program(
     Raises:
         ModelError: a size depends on something that no input's shape tells.
     """
-    return _Builder(graph, lower, prepare).run(groups)
+    return ProgramBuilder(graph, lower, prepare).run(groups)
 
 
-class _Builder:
+class ProgramBuilder:
+    """The program while it is made; `emit` reads off it where everything is."""
+
     def __init__(self, graph: Graph, lower: Lower, prepare: Prepare):
         self.graph = graph
         self.lower = lower

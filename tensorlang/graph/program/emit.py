@@ -39,7 +39,7 @@ from tensorlang.ir.stmt import Block as IrBlock, PrimFunc
 from tensorlang.ir.visitor import substitute, walk, walk_stmt
 
 if TYPE_CHECKING:
-    from tensorlang.graph.program.builder import _Builder
+    from tensorlang.graph.program.builder import ProgramBuilder
 
 MAIN_SIGNATURE = "i64 arena, i64 weights, i64* inputs, i64* outputs, i64* dims"
 _ARITHMETIC = frozenset(("add", "sub", "mul", "div", "min", "max", "neg", "call", "floordiv", "floormod", "select"))
@@ -49,7 +49,7 @@ _INDENT = "    "
 class Main:
     """The text of `main`, its kernel calls, and the messages of its checks (check k leaves with status k + 1)."""
 
-    def __init__(self, program: _Builder):
+    def __init__(self, program: ProgramBuilder):
         self.program = program
         self.storage = program.storage
         self.names: dict[Expr, str] = {}
