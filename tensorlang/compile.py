@@ -25,7 +25,7 @@ import numpy as np
 import tensorlang
 from tensorlang.codegen.intrinsics import Pointer
 from tensorlang.codegen.intrinsics.functions import CheckFailed
-from tensorlang.codegen.native.plain import run_plain
+from tensorlang.codegen.plain import run_plain
 from tensorlang.config import Settings
 from tensorlang.errors import ArtifactError, BuildError, InputError, ModelError
 from tensorlang.runtime.artifact import Artifact, read_artifact, write_artifact
