@@ -3,7 +3,7 @@
 * Builds of a test run are cached in a fresh directory that all xdist workers share, never in the user's cache. Set
   `TENSORLANG_CACHE_DIR` to keep it between runs.
 * hypothesis is deterministic here (same input, same verdict). `make fuzz` takes the "fuzz" profile instead: random
-  seeds and `FUZZ_EXAMPLES` examples.
+  seeds and `FUZZ_EXAMPLES` random schedules.
 * `golden(text)` compares with a file under `tests/golden/`; `pytest --update-golden` rewrites it, for review.
 """
 
@@ -22,6 +22,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.fuzz.summary import pytest_sessionfinish, pytest_terminal_summary, pytest_testnodedown  # noqa: F401  (hooks)
 
+FUZZ_EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "5000"))  # of random schedules; a tenth of it for any other test
 GOLDEN = Path(__file__).parent / "golden"
 
 # an example may compile a kernel: time is no sign of a bad strategy
@@ -30,7 +31,7 @@ settings.register_profile("tests", derandomize=True, deadline=None, suppress_hea
 settings.register_profile(
     "fuzz",
     deadline=None,
-    max_examples=int(os.environ.get("FUZZ_EXAMPLES", "2000")),
+    max_examples=max(1, FUZZ_EXAMPLES // 10),
     print_blob=True,
     suppress_health_check=_SLOW_BUILDS,
 )

@@ -13,7 +13,9 @@ from . import (
     custom,
     einsum,
     elementwise,
+    ml,
     nn,
+    random,
     recurrent,
     reductions,
     resize,
@@ -27,7 +29,7 @@ from .convert import Shapes, convert
 from .reader import Source, read_model, sniff
 
 __all__ = [
-    "OnnxImporter", "control", "einsum", "elementwise", "importer", "nn", "recurrent", "reductions", "resize", "sampling",
+    "OnnxImporter", "control", "einsum", "elementwise", "importer", "ml", "nn", "random", "recurrent", "reductions", "resize", "sampling",
     "selection", "signal", "tensors", "training",
 ]  # fmt: skip
 

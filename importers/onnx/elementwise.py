@@ -7,6 +7,7 @@ import numpy as np
 from tensorlang.graph import Value, as_dtype
 
 from .node import OnnxNode
+from .random import dropped
 from .registry import onnx_op
 
 _UNARY = {
@@ -225,11 +226,15 @@ def swish(node: OnnxNode) -> Value:
 
 @onnx_op("Dropout")
 def dropout(node: OnnxNode) -> Value | tuple[Value, ...]:
-    """At inference the identity; the mask is all ones."""
+    """At inference the identity, and the mask is all ones; in training a seeded mask."""
     x = node.input(0)
-    training = node.known_or_none(2) if node.version >= 12 else None
-    if node.version >= 12 and node.optional(2) is not None and (training is None or bool(training)):
-        raise node.unsupported("training mode")
+    if node.version >= 12 and node.optional(2) is not None and bool(node.known(2, "whether it is training").reshape(())):
+        ratio = float(node.known(1, "the ratio").reshape(())) if node.optional(1) is not None else 0.5
+        if not 0 <= ratio <= 1:
+            raise node.fail(f"a ratio of {ratio}")
+        if ratio > 0:
+            y, mask = dropped(node, x, ratio)
+            return (y, mask) if node.wants(1) else y
     if not node.wants(1):
         return x
     kind = as_dtype("bool") if node.version >= 10 else x.dtype

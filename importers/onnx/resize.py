@@ -100,7 +100,7 @@ def _fitted(node: OnnxNode, dims: Sequence[Expr], wanted: Sequence[Expr], policy
     """Sizes under one scale for all: the smallest, or the largest, of those that `wanted` asks for."""
     given, sizes = as_ints(wanted), as_ints(dims)
     if given is None or sizes is None or 0 in sizes:
-        raise node.unsupported(f"keep_aspect_ratio_policy={policy} of unknown sizes")
+        raise node.unsupported(f"keep_aspect_ratio_policy={policy} of unknown sizes", node.input(3))
     scales = [m / n for m, n in zip(given, sizes, strict=True)]
     scale = min(scales) if policy == "not_larger" else max(scales)
     return [canonical(int(scale * n + 0.5)) for n in sizes], scale
@@ -127,7 +127,7 @@ def _by_matrices(
     for axis in axes:
         pair = as_ints((x.shape[axis], sizes[axis]))
         if pair is None:
-            raise node.unsupported("this form of resizing of unknown sizes")
+            raise node.unsupported("this form of resizing of unknown sizes", *(v for v in node.inputs[2:] if v is not None))
         n, m = pair
         factor = factors[axis]
         positions = source_positions(n, m, m / n if factor is None else factor, coordinates, region and region[axis])

@@ -192,7 +192,7 @@ class _Emitter:
             function = stem if stem not in self.taken else self.temporary(stem)
             self.taken.add(function)
             self.instructions[e.value] = function
-            self.instruction_texts.append(instruction.text(function, intrin.requires).rstrip())
+            self.instruction_texts.append(instruction.text(function, intrin.requires, str(e.value)).rstrip())
         args = [
             f"offset({self.spell(a.value)}, {self.expr(a.args[0])})" if a.op == "load" else self.expr(a) for a in e.args
         ]

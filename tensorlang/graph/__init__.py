@@ -4,6 +4,7 @@ from tensorlang.graph import ops as ops
 from tensorlang.graph.dims import canonical, product, shape_constraints, size_quotient
 from tensorlang.graph.ir import Graph, Node, TensorType, Value, constant, dim, lowest, runtime_dim
 from tensorlang.graph.ops.custom import register_operator
+from tensorlang.graph.ops.formats import MOVING
 from tensorlang.graph.reference import evaluate
 from tensorlang.graph.registry import (
     COMPOUND,
@@ -30,6 +31,7 @@ __all__ = [
     "CONTRACTION",
     "ELEMENTWISE",
     "INJECTIVE",
+    "MOVING",
     "OPAQUE",
     "REDUCTION",
     "DType",

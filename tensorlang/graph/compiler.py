@@ -10,13 +10,14 @@ import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from tensorlang.build import LoweredKernel, compile_source, lower_kernel, machine_of, pool_library, prepare
 from tensorlang.codegen.native import CpuTarget
 from tensorlang.config import Settings
 from tensorlang.graph.ir import Graph
 from tensorlang.graph.passes import Group, fuse, optimize
+from tensorlang.graph.passes.storage import without_narrow
 from tensorlang.graph.program import Program, emit_program
 from tensorlang.ir.stmt import PrimFunc
 from tensorlang.runtime.artifact import FORMAT, Artifact
@@ -69,7 +70,9 @@ def compile_graph(graph: Graph, target: str, settings: Settings) -> Artifact:
         ModelError: a size is not determined by the inputs' shapes.
     """
     clock = Clock()
+    declared = graph
     with clock.phase("passes"):
+        graph = without_narrow(graph)
         optimised = optimize(graph)
     with clock.phase("fuse"):
         groups = fuse(optimised)
@@ -86,11 +89,19 @@ def compile_graph(graph: Graph, target: str, settings: Settings) -> Artifact:
         "format": FORMAT,
         "triple": host.triple,
         "cpu_features": sorted(f[1:] for f in host.features.split(",") if f.startswith("+")),
-        **program.manifest,
+        **_as_declared(program.manifest, declared),
     }
     if settings.dump_dir is not None:
         _dump(settings.dump_dir / _file_name(graph.name), graph, optimised, groups, program)
     return Artifact(manifest, program.source, libraries, program.weights, dict(clock.seconds))
+
+
+def _as_declared(manifest: dict[str, Any], graph: Graph) -> dict[str, Any]:
+    """The manifest with the narrow formats of the model's signature, which the program knows as bytes."""
+    for key, values in (("inputs", graph.inputs), ("outputs", graph.outputs)):
+        entries = zip(manifest[key], values, strict=True)
+        manifest = {**manifest, key: [{**e, "dtype": v.dtype.numpy.name} for e, v in entries]}
+    return manifest
 
 
 def _lower(target: str, settings: Settings, clock: Clock) -> Callable[[PrimFunc, str], LoweredKernel]:

@@ -19,7 +19,7 @@ class DType:
 
     Attributes:
         name: canonical short name of the scalar type.
-        kind: 'b' bool, 'i' signed, 'u' unsigned, 'f' floating point.
+        kind: 'b' bool, 'i' signed, 'u' unsigned, 'f' floating point, 'n' narrow: a format without arithmetic, of models only.
         bits: size of one scalar in memory (bool is stored in one byte: 8).
         lanes: vector length; 1 is a scalar.
     """
@@ -47,6 +47,16 @@ class DType:
         return self.kind == "b"
 
     @property
+    def is_narrow(self) -> bool:
+        """Whether it is a format of numbers of at most 8 bits, one to a byte, that models store and programs decode."""
+        return self.kind == "n"
+
+    @property
+    def storage(self) -> DType:
+        """The type that programs know such a format by: u8, whose low bits are the code. Itself for all others."""
+        return u8 if self.is_narrow else self
+
+    @property
     def nbytes(self) -> int:
         """Bytes of one scalar in memory."""
         return self.bits // 8
@@ -60,7 +70,7 @@ class DType:
 
     @property
     def numpy(self) -> np.dtype:
-        """The NumPy dtype of one scalar (`ml_dtypes` for bf16)."""
+        """The NumPy dtype of one scalar (`ml_dtypes` for bf16 and the narrow formats)."""
         return _numpy_dtype(self.name)
 
 
@@ -79,7 +89,14 @@ _NUMPY_NAMES = {
     **{f"f{n}": f"float{n}" for n in (16, 32, 64)},
     "bf16": "bfloat16",
 }
+_NARROW_NAMES = {
+    "i4": "int4", "u4": "uint4", "i2": "int2", "u2": "uint2",
+    "f8e4m3fn": "float8_e4m3fn", "f8e4m3fnuz": "float8_e4m3fnuz", "f8e5m2": "float8_e5m2", "f8e5m2fnuz": "float8_e5m2fnuz",
+    "f8e8m0": "float8_e8m0fnu", "f6e2m3": "float6_e2m3fn", "f6e3m2": "float6_e3m2fn", "f4e2m1": "float4_e2m1fn",
+}  # fmt: skip
+NARROW: dict[str, DType] = {name: DType(name, "n", 8) for name in _NARROW_NAMES}
 _LONG_NAMES = {long: short for short, long in _NUMPY_NAMES.items()} | {"bool_": "bool"}
+_NARROW_LONG = {long: short for short, long in _NARROW_NAMES.items()}
 
 bool_ = SCALARS["bool"]
 i8, i16, i32, i64 = (SCALARS[f"i{n}"] for n in (8, 16, 32, 64))
@@ -90,10 +107,10 @@ bf16 = SCALARS["bf16"]
 
 @cache
 def _numpy_dtype(name: str) -> np.dtype:
-    if name == "bf16":
-        import ml_dtypes  # only when a program uses bf16
+    if name == "bf16" or name in _NARROW_NAMES:
+        import ml_dtypes  # only when a program uses such types
 
-        return np.dtype(ml_dtypes.bfloat16)
+        return np.dtype(getattr(ml_dtypes, _NARROW_NAMES.get(name, "bfloat16")))
     return np.dtype(_NUMPY_NAMES[name])
 
 
@@ -111,6 +128,8 @@ def dtype(spec: DType | str | np.dtype | type) -> DType:
         return f32
     name = spec if isinstance(spec, str) else np.dtype(spec).name
     if (found := SCALARS.get(_LONG_NAMES.get(name, name))) is not None:
+        return found
+    if (found := NARROW.get(_NARROW_LONG.get(name, name))) is not None:
         return found
     if isinstance(spec, str) and "x" in spec:
         base, _, lanes = spec.rpartition("x")

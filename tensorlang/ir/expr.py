@@ -27,7 +27,7 @@ import numpy as np
 
 from tensorlang.errors import TypeCheckError
 from tensorlang.ir.buffer import Buffer
-from tensorlang.ir.dtype import DType, bool_, dtype as as_dtype, f32, i64, promote
+from tensorlang.ir.dtype import DType, bool_, dtype as as_dtype, f32, i32, i64, promote
 from tensorlang.ir.intrinsics import INTRINSICS
 
 BINARY = {"add": "+", "sub": "-", "mul": "*", "div": "/", "floordiv": "//", "floormod": "%"}
@@ -464,7 +464,7 @@ def call_dtype(name: str, args: tuple[Expr, ...]) -> DType | None:
     known = INTRINSICS.get(name)
     if known is not None and known.result == "scalar":
         return args[0].dtype.scalar
-    scalar = bool_ if known is not None and known.result == "bool" else args[0].dtype
+    scalar = args[0].dtype if known is None else {"bool": bool_, "i32": i32, "f32": f32}.get(known.result, args[0].dtype)
     return scalar.with_lanes(max(a.dtype.lanes for a in args))
 
 

@@ -28,7 +28,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from tensorlang.errors import InputError, TensorlangError
+from tensorlang.errors import InputError, InternalError, TensorlangError
 from tensorlang.ir.buffer import Buffer
 from tensorlang.ir.dtype import DType
 from tensorlang.ir.expr import Expr, const, format_expr
@@ -140,6 +140,31 @@ def evaluate_size(e: Expr, sizes: Mapping[Expr, int]) -> int:
     return int(value.value)
 
 
+def run_meaning(call: str, given: Mapping[str, Any]) -> None:
+    """A part of a registered tensor intrinsic ("name.part") does what it means.
+
+    Args:
+        given: by parameter of the instruction: a one-dimensional array that begins with the tile's first element, or a number.
+
+    Raises:
+        IndexError: a tile is larger than its array.
+    """
+    found = find_part(call)
+    if found is None:
+        raise InternalError(f"{call} is no part of a registered tensor intrinsic")
+    intrin, part, _ = found
+    program = part_program(intrin, part)
+    sizes = {v: int(given.get(v.name, 0)) for v in program.size_vars}
+    tiles: dict[str, np.ndarray] = {}
+    for b in program.buffers:
+        name = intrin.output.name if b.name == OLD else b.name
+        shape = tuple(evaluate_size(d, sizes) for d in b.shape)
+        tiles[b.name] = tile_view(given[name], 0, shape, strides_of(name, shape, given))
+    copies = {name: np.ascontiguousarray(t).reshape(t.shape).copy() for name, t in tiles.items()}
+    run(program, [*copies.values(), *sizes.values()])
+    tiles[intrin.output.name][...] = copies[intrin.output.name]
+
+
 def _compile(func: PrimFunc, variant: Variant) -> tuple[Callable[..., None], list[Site]]:
     source, namespace, sites = python_source(func, variant)
     exec(compile(source, f"<interpreter: {func.name}>", "exec"), namespace)  # text of our own making
@@ -221,24 +246,19 @@ class _Runtime:
         """A part of a tensor intrinsic does what it means, on the tiles where its operands lie."""
         found = find_part(value)
         assert found is not None  # or the source would not call it
-        intrin, part, instruction = found
-        given = {name: a for (_, name), a in zip(instruction.params, args, strict=True)}
-        program = part_program(intrin, part)
-        sizes = {v: given.get(v.name, 0) for v in program.size_vars}
-        tiles: dict[str, np.ndarray] = {}
-        for b in program.buffers:
-            array, index = given[intrin.output.name if b.name == OLD else b.name]
-            shape = tuple(evaluate_size(d, sizes) for d in b.shape)
+        names = [name for _, name in found[2].params]
+        given: dict[str, Any] = {}
+        for name, a in zip(names, args, strict=True):
+            if not isinstance(a, tuple):
+                given[name] = a
+                continue
+            array, index = a
             start = sum(i * s // array.itemsize for i, s in zip(index, array.strides, strict=True))
-            flat = array.reshape(-1)
-            try:
-                tiles[b.name] = tile_view(flat, start, shape, strides_of(b.name if b.name != OLD else intrin.output.name, shape, given))
-            except IndexError as error:
-                raise ExecutionError(f"{self.func.name}: {value}: operand {b.name}: {error}") from None
-        copies = {name: np.ascontiguousarray(t).reshape(t.shape).copy() for name, t in tiles.items()}
-        run(program, [*copies.values(), *sizes.values()])
-        out = intrin.output.name
-        tiles[out][...] = copies[out]
+            given[name] = array.reshape(-1)[start:] if 0 <= start <= array.size else array[:0]
+        try:
+            run_meaning(value, given)
+        except IndexError as error:
+            raise ExecutionError(f"{self.func.name}: {value}: {error}") from None
 
     def call_packed(self, name: str, args: tuple[Any, ...], outputs: tuple[int, ...]) -> None:
         call(name, args, outputs)

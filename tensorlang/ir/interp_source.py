@@ -175,7 +175,8 @@ class _Source:
         args = []
         for a in e.args:
             if a.op == "load" and a.value.align and a.value.ndim > 1:
-                raise InternalError(f"{self.func.name}: {e}: {a.value.name} is padded in memory, and here it is not; flatten first")
+                why = f"{a.value.name} is padded in memory, and here it is not; flatten first"
+                raise InternalError(f"{self.func.name}: {e}: {why}")
             index = _tuple(self.value(i) for i in a.args) if a.op == "load" else ""
             args.append(f"({self.names[a.value]}, {index})" if a.op == "load" else self.value(a))
         self.line(f"R.tensor_call({e.value!r}, {_tuple(args)})")
@@ -425,7 +426,7 @@ class _Source:
         operand = e.args[0].dtype
         if operand.is_float and operand.name != "bf16":
             function = self.bind(f"fn_{e.value}", INTRINSICS[e.value].numpy)
-            as_type = "bool" if e.dtype.is_bool else self.numpy_type(e.dtype)
+            as_type = "bool" if e.dtype.is_bool else "int" if e.dtype.is_int else self.numpy_type(e.dtype)
             return f"{as_type}({function}({', '.join(args)}))"
         if e.value in _BITWISE and operand.is_int:
             return f"{args[0]} {_BITWISE[e.value]} {args[1]}"

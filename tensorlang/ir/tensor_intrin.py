@@ -2,7 +2,7 @@
 
 A nest that was bound to an intrinsic stays a nest: its outermost loop carries the annotation `tensor_intrin="name"`. So the
 interpreter runs the meaning, legality sees every access, and the text parses back. Lowering finds the operands again
-(`symbolic.unify`) and puts the instruction in the nest's place.
+(`symbolic.tile`, `symbolic.unify`) and puts the instruction in the nest's place.
 
 The parts of an intrinsic: `body`, all that the meaning says; and of a reduction `reset`, its initialisation, and `update`,
 the accumulation without it, for programs that reduce outside of the tile too.
@@ -36,17 +36,25 @@ class Instruction:
         params: (type text, name) as in a kernel's signature: `("f32*", "a")`, `("i64", "a_stride0")`, `("i64", "K")`.
         body: the function's statements, one string, indented by four.
         source: file:line of its definition.
+        native_only: it has no plain-Python twin.
     """
 
     params: tuple[tuple[str, str], ...]
     body: str
     source: str
+    native_only: bool = False
 
-    def text(self, name: str, requires: Sequence[str] = ()) -> str:
-        """The function as it stands in an emitted module; `requires` are the CPU features that it needs."""
+    def text(self, name: str, requires: Sequence[str] = (), means: str = "") -> str:
+        """The function as it stands in an emitted module.
+
+        Args:
+            requires: the CPU features that it needs.
+            means: "intrinsic.part", which runs with the jit off where the function has no plain twin.
+        """
         signature = ", ".join(f"{t} {n}" for t, n in self.params)
         names = ", ".join(["ctx", *(n for _, n in self.params)])
         needs = f', requires="{" ".join(requires)}"' if requires else ""
+        needs += f', means="{means}"' if self.native_only else ""
         return f'@instruction("{signature}"{needs})\ndef {name}({names}):\n    # {self.source}\n{self.body}\n'
 
 

@@ -18,7 +18,8 @@ from tensorlang.ir.stmt import Evaluate, For, If, PrimFunc, Seq, Stmt, seq
 from tensorlang.ir.tensor_intrin import FALLBACK, RESET, TENSORIZED, TensorIntrin, registered, tile_annotation
 from tensorlang.ir.visitor import children, substitute, with_children
 from tensorlang.symbolic.simplify import simplify
-from tensorlang.symbolic.unify import Match, Mismatch, Operand, Tile, bind, contiguous_strides, tile_of
+from tensorlang.symbolic.tile import Tile, bind, tile_of
+from tensorlang.symbolic.unify import Match, Mismatch, Operand, contiguous_strides
 
 Ranges = Mapping[Expr, Expr | int]
 

@@ -9,17 +9,21 @@ scalar loops.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
+from tensorlang.ir.buffer import Buffer
 from tensorlang.ir.expr import Expr, and_, broadcast, call, const, is_const, load, ramp, rebuild, select
 from tensorlang.ir.stmt import For, If, MultiStore, PrimFunc, Seq, Stmt, Store, seq
 from tensorlang.ir.visitor import own_exprs, rewrite_stmt, uses, walk, walk_stmt
+from tensorlang.lower.unmask import unmasked_arrays
 from tensorlang.symbolic.affine import linear_form
 from tensorlang.symbolic.simplify import simplify
 
 
 def vectorize_loops(func: PrimFunc) -> PrimFunc:
     ranges: dict[Expr, Expr | int] = {s.var: s.extent for s in walk_stmt(func.body) if isinstance(s, For)}
+    unmasked = unmasked_arrays(func)
 
     def rule(s: Stmt) -> Stmt | None:
         if isinstance(s, For) and s.kind == "serial" and "vector_reduce" in s.annotations:
@@ -28,7 +32,7 @@ def vectorize_loops(func: PrimFunc) -> PrimFunc:
             return None
         if s.extent.op != "const" or s.extent.value == 1 or not _expressible(s.body):
             return replace(s, kind="serial")
-        return _Vectorizer(s.var, s.extent.value, ranges).stmt(s.body, None)
+        return _Vectorizer(s.var, s.extent.value, ranges, unmasked).stmt(s.body, None)
 
     return func.with_body(rewrite_stmt(func.body, rule))
 
@@ -66,8 +70,10 @@ def _expressible(s: Stmt) -> bool:
 class _Vectorizer:
     """Rewrites the body of one vectorized loop."""
 
-    def __init__(self, var: Expr, lanes: int, ranges: dict[Expr, Expr | int]):
-        self.var, self.lanes, self.ranges = var, lanes, ranges
+    def __init__(
+        self, var: Expr, lanes: int, ranges: dict[Expr, Expr | int], unmasked: Collection[Buffer] = frozenset()
+    ):
+        self.var, self.lanes, self.ranges, self.unmasked = var, lanes, ranges, unmasked
 
     def stmt(self, s: Stmt, mask: Expr | None, guards: tuple[Expr, ...] = ()) -> Stmt:
         """`s` for all lanes where `mask` holds, which is the scalar `guards` made a vector."""
@@ -87,7 +93,7 @@ class _Vectorizer:
             # Every lane writes the same element: as in the loop, the last one wins. And there are no masked scatters.
             return self.scalar_loop(s, guards)
         store = Store(s.buffer, (index,), self.widen(self.expr(s.value, mask)))
-        return store if mask is None else If(mask, store)
+        return store if mask is None or s.buffer in self.unmasked else If(mask, store)
 
     def stores(self, s: MultiStore, mask: Expr | None, guards: tuple[Expr, ...]) -> Stmt:
         new = []
@@ -127,7 +133,7 @@ class _Vectorizer:
                 return ramp(simplify(form[1], self.ranges), form[0].get(self.var, 0), self.lanes)
         if e.op == "load":
             new = load(e.value, (self.index(e.args[0], mask),))
-            return new if mask is None else select(mask, new, self.widen(const(0, e.dtype)))
+            return new if mask is None or e.value in self.unmasked else select(mask, new, self.widen(const(0, e.dtype)))
         if e.op == "select":
             cond = self.expr(e.args[0], mask)
             if cond.dtype.lanes == 1:

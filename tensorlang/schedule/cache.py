@@ -1,4 +1,4 @@
-"""Primitives that add a copy of a tensor: cache_read, cache_write, reindex. Inside a loop, the copy is of what that loop uses."""
+"""Primitives that add a copy of a tensor: cache_read, cache_write, reindex. In a loop, the copy is of what is used there."""
 
 from __future__ import annotations
 
@@ -230,19 +230,20 @@ def cache_write(func: PrimFunc, stage: str, scope: str) -> tuple[Placed, str]:
     outer: dict[Expr, Expr | int] = {f.var: f.extent for f in around}
     region = None
     if around:
-        for b in buffers:
-            region = region or required_region(loop_path(func.body, around[-1].var)[-1].body, b, outer)  # type: ignore[attr-defined]
+        scope_body = loop_path(func.body, around[-1].var)[-1].body  # type: ignore[attr-defined]
+        for buffer in buffers:
+            region = region or required_region(scope_body, buffer, outer)
     nest, axes, widened = fresh_nest(copy, region, outer, what)
     if widened:
         raise ScheduleError(f"{what}: {stage} is computed beyond its own extents; call {what} before compute_at")
     new: Stmt = seq(moved, nest)
     if not around:
         body = replace_stmt(func.body, top, new)
-        for b in reversed(buffers):
-            body = Allocate(inner[b], body)
+        for buffer in reversed(buffers):
+            body = Allocate(inner[buffer], body)
         return Placed(with_source(func, name, stage).with_body(body), {stage: axes}), name
-    for b in reversed(buffers):
-        new = Allocate(inner[b], new)
+    for buffer in reversed(buffers):
+        new = Allocate(inner[buffer], new)
     at = around[-1].var
     complete = tuple((at, x) for b in buffers for x in (b, inner[b]))
     return Placed(with_source(func, name, stage).with_body(replace_stmt(func.body, top, new)), {stage: axes}, complete), name

@@ -115,7 +115,7 @@ def reverse_compute_inline(func: PrimFunc, stage: str) -> tuple[PrimFunc, str]:
     for it in block.iters:
         theirs, shift = of[it.var]
         if not (prove(le(0, shift), {}) and prove(le(it.extent + shift, theirs.extent), {})):
-            raise ScheduleError(f"{what}: along {it.var.name}, {stage} has elements that read nothing of {source.name} (padding)")
+            raise ScheduleError(f"{what}: along {it.var.name}, elements of {stage} read nothing of {source.name} (padding)")
         position = simplify(theirs.var - shift)
         iters.append(replace(it, binding=simplify(theirs.binding - shift)))
         for condition in (le(0, position), lt(position, it.extent)):  # elements that are not read are not computed
@@ -164,7 +164,8 @@ def _check_order(func: PrimFunc, writer: Block, block: Block, source: Buffer, wh
             continue
         late = b.name in inside or order.index(b.name) > order.index(writer.name)
         if late and (needed := [r.name for r in read_buffers(block) if r in written_buffers(b)]):
-            raise ScheduleError(f"{what}: {block.name} reads {needed[0]}, which {b.name} computes after {writer.name} has begun")
+            order_of = f"which {b.name} computes after {writer.name} has begun"
+            raise ScheduleError(f"{what}: {block.name} reads {needed[0]}, {order_of}")
         if order.index(b.name) < order.index(block.name) and mine in read_buffers(b):
             raise ScheduleError(f"{what}: {b.name} reads {mine.name} before {block.name}")
     for buffer in (mine, *(r for r in read_buffers(block) if r is not source)):

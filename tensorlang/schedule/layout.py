@@ -241,7 +241,7 @@ def set_store_predicate(func: PrimFunc, stage: str, condition: Expr) -> PrimFunc
         name = next(iter(reduced)).name
         if others := free_vars(condition) & around - reduced:
             other = next(iter(others)).name
-            raise ScheduleError(f"{what}: {name} is a reduction loop of {stage} and {other} is not: one condition on both is unclear")
+            raise ScheduleError(f"{what}: {name} is a reduction loop, {other} is not: one condition on both is unclear")
         extents = {f.var: f.extent for f in loops_of(path)}
         if not _holds_somewhere(condition, {v: extents[v] for v in reduced}):
             raise ScheduleError(f"{what}: no iteration of {name} is known to fulfil {condition}, so nothing would be stored")

@@ -9,7 +9,7 @@ from typing import Any
 
 from tensorlang.errors import ScheduleError
 from tensorlang.ir.expr import Expr, const, le, lt, minimum, var, wrap
-from tensorlang.ir.reduction import REDUCER, reduce_loop_vars
+from tensorlang.ir.reduction import REDUCER, reduce_loop_vars, reduction_of
 from tensorlang.ir.stmt import Allocate, Block, For, PrimFunc, Stmt
 from tensorlang.ir.tensor_intrin import BLOCKIZED, FALLBACK, TENSORIZED
 from tensorlang.ir.tree import guard_blocks, loop_path, loops_of, read_buffers, replace_stmt, written_buffers
@@ -133,10 +133,28 @@ def fuse(func: PrimFunc, order: Sequence[Expr]) -> tuple[PrimFunc, Expr]:
     for f in loops:
         if held := free_vars(f.extent) & own:
             raise ScheduleError(f"fuse: the extent of {f.var.name} depends on {next(iter(held)).name}")
+    _check_initialised(loops)
     fused = loops[0].var
     for inner in loops[1:]:
         func, fused = _fuse_pair(func, _loop_of(func, fused), inner)
     return func, fused
+
+
+def _check_initialised(loops: Sequence[For]) -> None:
+    """A reduction of symbolic length may be empty. Then a loop fused of it and of output elements has no iterations either,
+    and nothing would initialise them."""
+    for block in blocks(loops[-1]):
+        if reduction_of(block) is None:
+            continue
+        reduced = reduce_loop_vars(block)
+        symbolic = [f for f in loops if f.var in reduced and f.extent.op != "const"]
+        elements = [f for f in loops if f.var not in reduced]
+        if symbolic and elements:
+            raise ScheduleError(
+                f"fuse: {symbolic[0].var.name}, a reduction loop of {block.name}, may be empty "
+                f"({symbolic[0].extent} = 0), and {block.name} would not be initialised along {elements[0].var.name}; "
+                "fuse reduction loops with each other"
+            )
 
 
 def _loop_of(func: PrimFunc, v: Expr) -> For:

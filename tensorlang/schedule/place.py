@@ -291,6 +291,12 @@ def _put(placed: Placed, taken: Taken, at: Expr | None, history: History, what: 
         for n, one in zip(spatial, found, strict=True):
             region[n] = one
     nest, axes, widened = _nest(taken, region, outer, history, what)
+    if target is not None:
+        # A loop that a stage was split into may have become that of others too: it cannot be made again inside itself.
+        around = {target.var, *outer}
+        again = [f.var.name for f in walk_stmt(nest) if isinstance(f, For) and f.var in around]
+        if again:
+            raise ScheduleError(f"{what}: {again[0]} is a loop of {block.name} itself, which others share")
     shape = [widened.get(n, axes.domain[n]) for n, it in enumerate(block.iters) if it.kind == "spatial"]
     scope = func.body if target is None else target.body
     inner: Stmt = _insert_before_first_reader(scope, nest, taken.buffers)
@@ -544,6 +550,9 @@ def _path(func: PrimFunc, stage: str, what: str) -> list[Stmt]:
     path = block_path(func.body, stage)
     if not path:
         raise ScheduleError(f"{what}: no stage {stage}")
+    for key in (STORE_PREDICATE, ROLLING):
+        if key in _block(path).annotations:
+            raise ScheduleError(f"{what}: {stage} cannot move after {key}; call {what} first")
     return path
 
 

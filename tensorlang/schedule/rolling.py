@@ -44,7 +44,8 @@ def rolling_buffer(func: PrimFunc, stage: str, loop: For | None) -> PrimFunc:
     if loop is not None and loop is not inner:
         raise ScheduleError(f"{what}: {stage} is computed at {inner.var.name}, not at {loop.var.name}; compute it there first")
     if inner.kind not in ("serial", "unrolled"):
-        raise ScheduleError(f"{what}: iterations of the {inner.kind} loop {inner.var.name} cannot use what earlier ones computed")
+        name = inner.var.name
+        raise ScheduleError(f"{what}: iterations of the {inner.kind} loop {name} cannot use what earlier ones computed")
     if store.indices != tuple(it.var for it in block.iters if it.kind == "spatial"):
         raise ScheduleError(f"{what}: {stage} does not write its elements in the order of its axes")
     if STORE_PREDICATE in block.annotations:

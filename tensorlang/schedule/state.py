@@ -127,7 +127,7 @@ class ScheduleState:
             return ProofEntry(str(step), verdict)
         before = self.func
         if self.trials == "at once":
-            verdict = trial.tried(before, new, verdict, trial.AT_ONCE)
+            verdict = trial.tried(before, new, verdict, trial.AT_ONCE if verdict.suspect is None else trial.THOROUGH)
             if verdict.status == "refuted":
                 raise RefusedStep(where, step, verdict, before)
             if verdict.checked:

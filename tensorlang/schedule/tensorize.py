@@ -26,7 +26,8 @@ from tensorlang.ir.tensor_intrin import (
 )
 from tensorlang.ir.tree import loop_path, loops_of, replace_stmt
 from tensorlang.ir.visitor import walk_stmt
-from tensorlang.symbolic.unify import Mismatch, Tile, bind, tile_of
+from tensorlang.symbolic.tile import Tile, bind, tile_of
+from tensorlang.symbolic.unify import Mismatch
 
 # Primitives that may name the outermost loop of a unit: they leave the nest below it as it is.
 _ON_UNITS = frozenset(["blockize", "tensorize", "decompose_reduction", "extent"])

@@ -39,7 +39,9 @@ def tried(before: PrimFunc, after: PrimFunc, verdict: Verdict, limit: float) -> 
     """`verdict`, an unknown one, with what running `before` and `after` says; unchanged if that is beyond `limit` points."""
     done: list[Mapping[Expr, int]] = []
     budget = limit
-    for sizes in _assignments(before):
+    suspected = [dict(verdict.suspect)] if verdict.suspect else []
+    for sizes in (*suspected, *_assignments(before)):
+        sizes = {v: sizes.get(v, 1) for v in before.size_vars}
         cost = (points(before.body, sizes) + points(after.body, sizes)) * len(_SEEDS)
         if cost > budget:
             continue

@@ -48,6 +48,7 @@ class Verdict:
         remedy: what to do instead, if it was refuted.
         culprits: the statements to point at in the program.
         checked: of a step that integer sets could not decide: how running the program before and after it came out.
+        suspect: sizes at which analysis found a counterexample that could not be executed: to be run first.
     """
 
     status: str
@@ -56,6 +57,7 @@ class Verdict:
     remedy: str = ""
     culprits: tuple[Stmt, ...] = ()
     checked: str = ""
+    suspect: Mapping[Expr, int] | None = None
 
     def __str__(self) -> str:
         """One line: `unknown: t[i] depends on data; checked by running it at M=1, M=3`."""
@@ -142,4 +144,5 @@ def _element(buffer: Buffer, address: tuple[int, ...]) -> str:
 def unconfirmed(verdict: Verdict) -> Verdict:
     """A refutation whose counterexample did not happen when it was executed: nothing is known."""
     reason = f"{verdict.reason} (found by analysis; running it did not confirm it)"
-    return replace(verdict, status="unknown", reason=reason, counterexample=None)
+    sizes = verdict.counterexample.sizes if verdict.counterexample is not None else None
+    return replace(verdict, status="unknown", reason=reason, counterexample=None, suspect=sizes)

@@ -106,7 +106,9 @@ def prove(cond: Expr, ranges: RangesLike, facts: Sequence[Expr] = ()) -> bool:
     short = simplify(cond, ranges)
     if short.op == "const":
         return bool(short.value)
-    if short in facts:
+    if short.op == "and":
+        return all(prove(c, ranges, facts) for c in short.args)
+    if short in facts or any(f.op == "and" and short in _conjuncts(f) for f in facts):
         return True
     key = (known, short, tuple(facts))
     if key not in _proofs:
@@ -117,3 +119,14 @@ def prove(cond: Expr, ranges: RangesLike, facts: Sequence[Expr] = ()) -> bool:
 
 
 _proofs: dict[tuple[Ranges, Expr, tuple[Expr, ...]], bool] = {}
+
+
+def _conjuncts(e: Expr) -> list[Expr]:
+    found, stack = [], [e]
+    while stack:
+        e = stack.pop()
+        if e.op == "and":
+            stack.extend(e.args)
+        else:
+            found.append(e)
+    return found

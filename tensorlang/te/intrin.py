@@ -151,14 +151,17 @@ def _instruction(function: Function | None, program: PrimFunc, name: str, only_o
         params.append((known[parameter.name], parameter.name))
     needed = [n for n in known if not re.search(r"_stride\d+$", n) and n not in {p for _, p in params}]
     if needed:
-        fail(f"te.tensor_intrin {name}: {function.__name__} does not take {needed[0]}; it has to take every tensor and every size")
+        fail(
+            f"te.tensor_intrin {name}: {function.__name__} does not take {needed[0]}; "
+            "it has to take every tensor and every size"
+        )
     own = {n for _, n in params} | {
         n.id for n in ast.walk(definition) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
     }
     resolver = _Resolver(function, own, f"{source}: te.tensor_intrin {name}: {function.__name__}")
     statements = [resolver.visit(s) for s in definition.body if not _is_docstring(s)]
     text = "\n".join(ast.unparse(ast.fix_missing_locations(s)) for s in statements) or "pass"
-    return Instruction(tuple(params), textwrap.indent(text, "    "), source)
+    return Instruction(tuple(params), textwrap.indent(text, "    "), source, resolver.native_only)
 
 
 def _parameters(program: PrimFunc, only_output: bool) -> dict[str, str]:
@@ -182,6 +185,7 @@ class _Resolver(ast.NodeTransformer):
 
     def __init__(self, function: Function, own: set[str], where: str):
         self.own, self.where = own, where
+        self.native_only = False
         closure = inspect.getclosurevars(function)
         self.outside: dict[str, Any] = {**closure.builtins, **closure.globals, **closure.nonlocals}
 
@@ -210,6 +214,7 @@ class _Resolver(ast.NodeTransformer):
         if isinstance(found, TensorKind):
             found = SCALAR_TYPES.get(str(found), found)
         if id(found) in _VOCABULARY:
+            self.native_only = self.native_only or found is intrinsics.llvm_call
             return ast.Name(_VOCABULARY[id(found)], ast.Load())
         if isinstance(found, bool | int | float):
             return ast.Constant(found)

@@ -65,7 +65,7 @@ class _Place:
 
 
 def _verify_part(intrin: TensorIntrin, part: str, instruction: Instruction, rtol: float | None) -> None:
-    runs = _runs(intrin, instruction)
+    runs = _runs(intrin, part, instruction)
     program = part_program(intrin, part)
     rng = np.random.default_rng(20)
     for trial in range(TRIALS):
@@ -148,14 +148,18 @@ def _arguments(
     return [values[name] for _, name in instruction.params]
 
 
-def _runs(intrin: TensorIntrin, instruction: Instruction) -> dict[str, Callable[[list[np.ndarray | int]], None]]:
+def _runs(
+    intrin: TensorIntrin, part: str, instruction: Instruction
+) -> dict[str, Callable[[list[np.ndarray | int]], None]]:
     """The ways to execute an instruction here."""
     signature = ", ".join(f"{t} {n}" for t, n in instruction.params)
     names = ", ".join(["ctx", *(n for _, n in instruction.params)])
-    text = instruction.text("instruction_under_test", intrin.requires)
+    text = instruction.text("instruction_under_test", intrin.requires, f"{intrin.name}.{part}")
     source = f'{HEADER}\n\n{text}\n\n@kernel("{signature}")\ndef run({names}):\n    instruction_under_test({names})\n'
-    plain = run_plain(source)
-    runs: dict[str, Callable[[list[np.ndarray | int]], None]] = {"plain Python": lambda args: plain["run"](None, *args)}
+    runs: dict[str, Callable[[list[np.ndarray | int]], None]] = {}
+    if not instruction.native_only:  # or plain Python runs the meaning itself
+        plain = run_plain(source)
+        runs["plain Python"] = lambda args: plain["run"](None, *args)
     settings = Settings.from_env()
     if settings.jit and all(CpuTarget.host().has(r) for r in intrin.requires):
         try:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from hypothesis import settings
 from hypothesis.internal.conjecture import engine
 
+FUZZ_EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "5000"))
 PARTS = 8  # the long run cuts its largest test in as many, which workers share
 _SHRINK_SECONDS = 45  # hypothesis' own limit is 5 minutes, for each of several failures
 
@@ -19,9 +22,9 @@ def is_long() -> bool:
 
 
 def examples(n: int, share: int = 1) -> settings:
-    """`n` examples in the deterministic profile; in the fuzzing one, what that says, divided by `share`."""
+    """`n` examples in the deterministic profile; in the fuzzing one, FUZZ_EXAMPLES divided by `share`."""
     if is_long():
-        return settings(max_examples=max(n, settings().max_examples // share))
+        return settings(max_examples=max(1, FUZZ_EXAMPLES // share))
     return settings(max_examples=n)
 
 

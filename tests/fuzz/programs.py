@@ -176,7 +176,7 @@ def _window(draw: Draw, name: str, sources: list[Source], size: Callable[[], Dim
     wide = [s for s in sources if any(d.fixed and d.size >= 2 for d in s.dims) and not s.element.dtype.is_bool]
     if not wide:
         return _point(draw, name, sources, size, special)
-    source = draw(st.sampled_from(wide))
+    source = wide[-1] if draw(st.booleans()) else draw(st.sampled_from(wide))
     dims: list[Dim] = []
     axes: list[Expr] = []
     reduced: list[Dim] = []
@@ -187,8 +187,9 @@ def _window(draw: Draw, name: str, sources: list[Source], size: Callable[[], Dim
             terms.append((1, None, 0))
             continue
         dilation = draw(st.sampled_from((1, 1, 2)))
-        kernel = draw(st.integers(1, min(4, (d.size - 1) // dilation + 1)))
-        stride = draw(st.integers(1, 3))
+        most = min(4, (d.size - 1) // dilation + 1)
+        kernel = draw(st.sampled_from((*range(2, most + 1), 1)))
+        stride = draw(st.sampled_from((1, 1, 2, 3)))
         count = (d.size - (kernel - 1) * dilation - 1) // stride + 1
         dims.append(Dim(count, count))
         reduced.append(Dim(kernel, kernel))
@@ -346,9 +347,34 @@ def _wider(d: Dim, n: int) -> Dim:
     return Dim(d.size + n, d.text + n) if n else d
 
 
+def _map(draw: Draw, name: str, sources: list[Source], size: Callable[[], Dim], special: bool) -> list[Source]:
+    """A function of each element of a tensor, possibly transposed: what can be inlined, in both directions."""
+    source = sources[-1] if draw(st.integers(0, 3)) else draw(st.sampled_from(sources))
+    order = draw(st.permutations(range(len(source.dims))))
+    dims = tuple(source.dims[n] for n in order)
+    element: list[Value] = []
+
+    def body(*index: Expr) -> Expr:
+        at = [te.const(0)] * len(order)
+        for v, n in zip(index, order, strict=True):
+            at[n] = v
+        v = replace(source.element, expr=source.tensor[tuple(at)])
+        scalar = _Scalars(draw, sources[:-1] or sources, list(zip(index, dims, strict=True)), special)
+        if v.dtype.is_bool:
+            v = values.logical(draw, v, scalar.typed("bool", 0))
+        else:
+            v = values.unary(draw, v) if draw(st.booleans()) else values.binary(draw, v, scalar.typed(v.dtype.name, 0))
+        element.append(v)
+        return v.expr
+
+    tensor = te.compute(tuple(d.text for d in dims), body, name=name)
+    return [_source(tensor, dims, element[0])]
+
+
 KINDS: dict[str, Callable[..., list[Source]]] = {
     "point": _point, "window": _window, "tuple": _tuple, "contraction": _contraction, "padding": _padding, "scan": _scan,
-    "again": _point, "and again": _point, "once more": _point, "more windows": _window, "more products": _contraction,
+    "map": _map, "again": _point, "and again": _point, "more windows": _window, "more products": _contraction,
+    "more maps": _map, "still more products": _contraction,
 }  # fmt: skip
 
 

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from tensorlang.errors import ScheduleError
 from tensorlang.ir.expr import Expr, var
-from tensorlang.ir.stmt import Block, Store
+from tensorlang.ir.stmt import Allocate, Block, For, Store
 from tensorlang.ir.tree import read_buffers, written_buffers
 from tensorlang.ir.verify import verify
-from tensorlang.ir.visitor import blocks, walk_stmt
+from tensorlang.ir.visitor import blocks, free_vars, walk, walk_stmt
 from tensorlang.schedule import Loop, Schedule, Stage
 from tensorlang.te import equal
 from tests.fuzz import intrinsics, refusals, summary
@@ -26,7 +26,7 @@ def random_steps(draw: Draw, s: Schedule, program: Program) -> None:
     """Some steps on `s`, counted in `summary`. Each leaves a sound program, or everything as it was; what is refuted
     by two iterations and an address happens when the program runs."""
     handles: list[Loop] = [loop for stage in s.stages for loop in stage.loops]
-    for _ in range(draw(st.sampled_from((4, 8, 2, 12)))):
+    for _ in range(draw(st.sampled_from((6, 12, 3, 16)))):
         name = draw(st.sampled_from(NAMES))
         step = _Step(draw, s, handles)
         run = STEPS[name](step)
@@ -157,6 +157,12 @@ class _Step:
 
     def cache_write(self) -> Callable[[], object]:
         stage, scope = self.stage(), self.draw(st.sampled_from(SCOPES))
+        if self.draw(st.integers(0, 3)) == 0:
+            stage = self.reduction()
+            try:
+                stage.decompose_reduction(self.loop(stage))
+            except ScheduleError:
+                pass
         return lambda: self.s.cache_write(stage, scope)
 
     def transform_layout(self) -> Callable[[], object]:
@@ -235,8 +241,27 @@ class _Step:
         return lambda: stage.loop_partition(loop, factors)
 
     def compute_root(self) -> Callable[[], object]:
-        stage = self.stage_where(self.placed)
+        stage = self.stage_where(self.placed if self.draw(st.booleans()) else self.reads_private)
+        if self.draw(st.booleans()):
+            stage = self.copy_of_a_private_copy() or stage
         return lambda: stage.compute_root()
+
+    def copy_of_a_private_copy(self) -> Stage | None:
+        reader, copy = self.stage(), None
+        try:
+            read = [b.name for b in read_buffers(self.s.block(reader)) if b in self.s.func.inputs]
+            first = self.s.cache_read(read[0], "global", [reader])
+            first.compute_at(reader, reader.loops[0])
+            copy = self.s.cache_read(written_buffers(self.s.block(first)).popitem()[0].name, "global", [reader])
+        except (ScheduleError, IndexError):
+            pass
+        return copy
+
+    def reads_private(self, stage: Stage) -> bool:
+        """Whether `stage` reads memory that lives inside a loop."""
+        nests = [f for f in walk_stmt(self.s.func.body) if isinstance(f, For)]
+        inside = {n.buffer for f in nests for n in walk_stmt(f) if isinstance(n, Allocate)}
+        return not inside.isdisjoint(read_buffers(self.s.block(stage)))
 
     def placed(self, stage: Stage) -> bool:
         """Whether `stage` shares a loop with another one."""
@@ -260,6 +285,11 @@ class _Step:
 
     def reverse_compute_inline(self) -> Callable[[], object]:
         stage = self.stage_where(self.consumes)
+        if self.draw(st.booleans()):
+            try:
+                self.s.cache_write(stage, self.draw(st.sampled_from(SCOPES)))
+            except ScheduleError:
+                pass
         return lambda: stage.reverse_compute_inline()
 
     def reindex(self) -> Callable[[], object]:
@@ -284,8 +314,12 @@ class _Step:
             return None
 
     def storage_align(self) -> Callable[[], object]:
-        if self.draw(st.booleans()):
-            self.copied()
+        if self.draw(st.integers(0, 3)):
+            copy = self.copied()
+            if copy is not None and len(copy.loops) > 1 and self.draw(st.integers(0, 3)):
+                factor, offset = self.draw(st.sampled_from((8, 16, 3))), self.draw(st.sampled_from((0, 1, 2)))
+                axis = self.draw(st.integers(0, len(copy.loops) - 1))
+                return lambda: copy.storage_align(axis, factor, offset)
         stage = self.stage_where(lambda t: self.readers(t) and len(self.s.block(t).iters) > 1)
         axis, factor, offset = (self.draw(st.sampled_from(c)) for c in ((0, 0, 1, -2, -1, 5), (8, 16, 3, 0), (0, 1, 2, 20)))
         return lambda: stage.storage_align(axis, factor, offset)
@@ -306,8 +340,8 @@ class _Step:
         return lambda: stage.decompose_padding(loop)
 
     def blockize(self) -> Callable[[], object]:
-        stage = self.stage()
-        loop = self.loop(stage)
+        stage = self.stage_where(self.placed) if self.draw(st.booleans()) else self.stage()
+        loop = stage.loops[0] if stage.loops and self.draw(st.booleans()) else self.loop(stage)
         return lambda: stage.blockize(loop)
 
     def tensorize(self) -> Callable[[], object]:
@@ -317,6 +351,8 @@ class _Step:
         loops = stage.loops
         loop = loops[-1] if loops and self.draw(st.integers(0, 3)) else self.loop(stage)
         dtypes = [b.dtype.name for b in written_buffers(self.s.block(stage)) if b.dtype.name in intrinsics.COPIES]
+        if loops and self.draw(st.booleans()):
+            loop = loops[-1]
         names = intrinsics.COPIES[dtypes[0]] if dtypes and self.draw(st.integers(0, 7)) else intrinsics.ALL
         name = self.draw(st.sampled_from(names))
         return lambda: stage.tensorize(loop, name, fallback=True)
@@ -324,18 +360,26 @@ class _Step:
     def specialize(self) -> Callable[[], object]:
         v = self.draw(st.sampled_from([*self.s.func.size_vars, var("Z")]))
         n = self.draw(st.sampled_from((1, 2, 4, 8)))
-        condition = self.draw(st.sampled_from((equal(v % n, 0), equal(v, n), v >= n, v <= n, v * 0 >= 0)))
+        condition = self.draw(st.sampled_from((equal(v % n, 0), equal(v, n), v >= n + 1, v <= n, v >= 0)))
         return lambda: self.s.specialize(condition)
 
     def rolling_buffer(self) -> Callable[[], object]:
-        stage = self.stage_where(self.readers)
-        reading = self.readers(stage)
+        reader = self.stage_where(self.has_window)
+        read = [b.name for b in read_buffers(self.s.block(reader)) if b not in written_buffers(self.s.block(reader))]
+        stage = self.stage()
         try:
-            if reading and self.draw(st.integers(0, 3)):
-                stage.compute_at(reading[0], reading[0].loops[self.draw(st.sampled_from((0, 0, 1)))])
+            if read and self.draw(st.integers(0, 7)):
+                stage = self.s.cache_read(read[0], self.draw(st.sampled_from(SCOPES)), [reader])
+                stage.compute_at(reader, reader.loops[self.draw(st.sampled_from((0, 0, 0, 1)))])
         except (ScheduleError, IndexError):
             pass
         return lambda: stage.rolling_buffer()
+
+    def has_window(self, stage: Stage) -> bool:
+        """Whether `stage` reads something at the sum of an output's axis and one of its reduction."""
+        kinds = {it.var: it.kind for it in self.s.block(stage).iters}
+        indices = [i for e in _values(self.s.block(stage)) for n in walk(e) if n.op == "load" for i in n.args]
+        return any({kinds.get(v) for v in free_vars(i)} == {"spatial", "reduce"} for i in indices)
 
     def set_store_predicate(self) -> Callable[[], object]:
         stage = self.stage()
@@ -368,5 +412,6 @@ STEPS: dict[str, Callable[[_Step], Callable[[], object]]] = {
 }  # fmt: skip
 NAMES = (
     *STEPS, "split", "split", "reorder", "reorder", "vectorize", "parallel", "compute_at", "compute_at", "compute_at",
-    "rfactor", "reverse_compute_at", "cache_read",
+    "rfactor", "reverse_compute_at", "cache_read", *(n for n in ("reverse_compute_inline", "tensorize", "specialize",
+    "pad_einsum", "decompose_padding", "storage_align", "rolling_buffer", "reverse_compute_at") if n in STEPS),
 )  # fmt: skip

@@ -11,8 +11,8 @@ from tensorlang import te
 from tensorlang.build import build
 from tensorlang.ir.expr import var
 from tensorlang.ir.parser import parse_func
-from tensorlang.ir.visitor import walk_stmt
 from tensorlang.ir.stmt import Allocate, For
+from tensorlang.ir.visitor import walk_stmt
 from tensorlang.lower import lower
 from tensorlang.schedule import Schedule
 from tests import programs
@@ -178,7 +178,7 @@ def test_transform_layout_inside_a_loop(golden):
 
 def test_transform_layout_refuses_a_reduction_a_parameter_and_inner_stages():
     s = dense()
-    refused(s, lambda: s["y"].transform_layout(lambda i, j: (j, i)), "not a plain stage")
+    refused(s, lambda: s["y"].transform_layout(lambda i, j, k: (j, i)), "not a plain stage")
     refused(s, lambda: s["out"].transform_layout(lambda i, j: (j, i)), "is a parameter")
     t, _ = elementwise()
     t["a"].compute_inline()

@@ -454,7 +454,7 @@ def test_compute_inline_refuses_an_output():
 
 def test_compute_inline_refuses_what_reads_private_memory():
     s, _ = elementwise()
-    a, b, c = s["a"], s["b"], s["c"]
+    a = s["a"]
     x = s.cache_read("x", "global", ["a"])
     x.compute_at(a, a.axis[0])
     refused(s, a.compute_inline, "exists only inside")
@@ -556,3 +556,30 @@ def test_parallel_loops_in_any_order(order):
     result = np.empty((13, 30), np.float32)
     interp.run(s.func, [*arrays, result], order=order)
     np.testing.assert_allclose(result, programs.dense_reference(*arrays), rtol=2e-5, atol=2e-5)
+
+
+# -- stages that compute several tensors ---------------------------------------------------------------------------
+
+
+def largest() -> tuple[Schedule, Reference]:
+    """out[i] = the position of row i's largest element, plus 1: a reduction of tuples, with a reader."""
+    x = te.placeholder((9, 12), name="x")
+    k = te.reduce_axis(12, "k")
+    first, top = te.compute((9,), lambda i: te.argmax((k, x[i, k]), axis=k), name="best")
+    out = te.compute((9,), lambda i: te.cast("f32", first[i]) + top[i], name="out")
+    return Schedule(te.create_prim_func("largest", [x], [out])), lambda x: (x.argmax(1) + x.max(1)).astype(np.float32)
+
+
+def test_a_reduction_of_tuples_is_computed_at_a_loop():
+    s, reference = largest()
+    best = next(stage for stage in s.stages if stage.name != "out")
+    out = s["out"]
+    best.split(best.reduce_axis[0], 5)
+    io, _ = out.split(out.axis[0], 4)
+    best.compute_at(out, io)
+    check(s, reference)
+    inner = s.cache_write(best)
+    inner.compute_at(best, best.axis[0])
+    check(s, reference)
+    best.compute_root()
+    check(s, reference)

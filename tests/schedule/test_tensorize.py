@@ -282,7 +282,8 @@ def test_a_trace_replays_by_the_intrinsics_name():
 def test_the_step_is_proved():
     s, y, tile = tiled_matmul()
     y.tensorize(tile, GEMV)
-    assert [p.verdict.status for p in s.proof][-1] == "proved"
+    assert s.proof[-1].verdict.status == "proved"
+    assert s.proof[-1].verdict.reason == "unified, its instruction tried"
 
 
 def test_legality_sees_the_accesses_inside_a_tile():
@@ -363,3 +364,57 @@ def test_a_machine_without_the_instruction_is_a_build_error_or_falls_back():
         compile_source(source, old)
     falling = lower_kernel(vnni_schedule(fallback=True), cpu=old)
     assert "vpdpbusd" not in falling.emitted.text and TENSORIZED not in str(falling.func)
+
+
+@pytest.mark.skipif(not CpuTarget.host().has("sse4.1"), reason="an instruction of x86")
+def test_any_intrinsic_of_llvm_in_an_instruction():
+    @te.compute
+    def mean_of_bytes(a: te.u8[16], b: te.u8[16]):
+        return te.compute((16,), lambda i: te.cast("u8", (te.cast("i32", a[i]) + te.cast("i32", b[i]) + 1) // 2), name="c")
+
+    @te.tensor_intrin(mean_of_bytes, name="test.pavgb", requires=["sse2"])
+    def pavgb(c, a, b):
+        hw.vstore(c, 0, hw.llvm_call("llvm.x86.sse2.pavg.b", hw.vload(a, 0, 16), hw.vload(b, 0, 16)))
+
+    x, z = te.placeholder((4, 32), "u8", name="x"), te.placeholder((4, 32), "u8", name="z")
+    out = te.compute(
+        (4, 32), lambda i, j: te.cast("u8", (te.cast("i32", z[i, j]) + te.cast("i32", x[i, j]) + 1) // 2), name="out"
+    )
+    s = Schedule(te.create_prim_func("f", [x, z], [out]))
+    _, ji = s["out"].split(s["out"].axis[1], 16)
+    s["out"].tensorize(ji, pavgb)
+    assert 'means="test.pavgb.body"' in build(s).source and "pavgb" in build(s).asm
+    check(s)
+
+
+# -- the remedies of partial tiles -------------------------------------------------------------------------------------
+
+
+def test_pad_einsum_makes_tiles_whole():
+    s = te.create_schedule(matmul, shapes={"M": 10, "N": 6, "K": 13})
+    y = s["y"]
+    y.pad_einsum([4, 1, 5])
+    i, j = y.axis
+    (r,) = y.reduce_axis
+    io, ii = y.split(i, 4)
+    ro, ri = y.split(r, 5)
+    y.reorder(j, io, ro, ii, ri)
+    y.tensorize(ii, GEMV)
+    assert calls(s) == ["test.gemv.reset", "test.gemv.update"]
+    check(s)
+
+
+def test_loop_partition_leaves_whole_tiles():
+    s = te.create_schedule(matmul, shapes={"M": 10, "N": 6, "K": 5})
+    y = s["y"]
+    i, j = y.axis
+    (r,) = y.reduce_axis
+    io, ii = y.split(i, 4)
+    y.reorder(j, io, ii, r)
+    with pytest.raises(ScheduleError, match="only part of the tile"):
+        y.tensorize(ii, GEMV)
+    y.loop_partition(io)
+    y = s["y"]
+    y.tensorize(y.loops[-2], GEMV)
+    assert calls(s) == ["test.gemv.reset", "test.gemv.update"]
+    check(s)

@@ -55,6 +55,7 @@ from tensorlang.codegen.intrinsics.functions import (
 from tensorlang.codegen.intrinsics.machine import (
     amx_dot_bf16,
     amx_dot_i8,
+    llvm_call,
     sdot,
     udot,
     vpdpbusd,
@@ -73,13 +74,16 @@ from tensorlang.codegen.intrinsics.math import (
     erf,
     exp,
     expm1,
+    float_bits,
     floor,
+    from_float_bits,
     isinf,
     isnan,
     log,
     log1p,
     log2,
     pow,
+    quotient,
     round,
     rsqrt,
     sigmoid,
@@ -123,10 +127,10 @@ __all__ = [
     "floordiv_pos", "floormod_pos", "select", "minimum", "maximum", "fma", "logical_and", "logical_or", "logical_not",
     "vreduce_add", "vreduce_mul", "vreduce_max", "vreduce_min",
     # instructions of some machines
-    "vpdpbusd", "sdot", "udot", "amx_dot_i8", "amx_dot_bf16",
+    "vpdpbusd", "sdot", "udot", "amx_dot_i8", "amx_dot_bf16", "llvm_call",
     # elementary functions
-    "abs", "acos", "acosh", "asin", "asinh", "atan", "atanh", "ceil", "cos", "cosh", "erf", "exp", "expm1", "floor",
-    "isinf", "isnan", "log", "log1p", "log2", "pow", "round", "rsqrt", "sigmoid", "sign", "sin", "sinh", "sqrt", "tan",
+    "abs", "acos", "acosh", "asin", "asinh", "atan", "atanh", "ceil", "cos", "cosh", "erf", "exp", "expm1", "float_bits",
+    "floor", "from_float_bits", "isinf", "isnan", "log", "log1p", "log2", "pow", "quotient", "round", "rsqrt", "sigmoid", "sign", "sin", "sinh", "sqrt", "tan",
     "tanh", "trunc",
 ]  # fmt: skip
 

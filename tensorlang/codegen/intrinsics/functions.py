@@ -13,6 +13,7 @@ import numpy as np
 
 from tensorlang.codegen.intrinsics.dtypes import SCALAR_TYPES, ScalarType, scalar_type
 from tensorlang.errors import InternalError
+from tensorlang.ir.interp import run_meaning
 
 Parameter = tuple[str, str]  # (type text such as "f32*", name)
 IMPLICIT = {"instruction": ("ctx",), "chunk": ("ctx", "begin", "end"), "kernel": ("ctx",), "program": ("ctx",)}
@@ -106,6 +107,7 @@ class EmittedFunction:
         self.kind = kind
         self.signature = parse_signature(signature)
         self.function = function
+        self.plain = function  # what a call with the jit off runs
         self.name = self.__name__ = function.__name__
         self.__doc__ = function.__doc__
         written = function.__code__.co_varnames[: function.__code__.co_argcount]
@@ -120,7 +122,7 @@ class EmittedFunction:
             raise InternalError(f"{self.name} takes {len(self.signature)} arguments, got {len(declared)}")
         bound = [as_argument(type_text, v) for (type_text, _), v in zip(self.signature, declared, strict=True)]
         with np.errstate(all="ignore"):
-            return self.function(*arguments[:implicit], *bound)
+            return self.plain(*arguments[:implicit], *bound)
 
     def __repr__(self) -> str:
         return f"<{self.kind} {self.name}>"
@@ -129,9 +131,22 @@ class EmittedFunction:
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
-def instruction(signature: str, requires: str = "") -> Callable[[_F], EmittedFunction]:
-    """A tensor intrinsic's instruction: inlined where it is called. `requires` names CPU features, apart by spaces."""
-    return lambda function: EmittedFunction("instruction", signature, function)
+def instruction(signature: str, requires: str = "", means: str = "") -> Callable[[_F], EmittedFunction]:
+    """A tensor intrinsic's instruction: inlined where it is called.
+
+    Args:
+        requires: CPU features, apart by spaces.
+        means: where the function has no plain twin, the part of a registered intrinsic that runs with the jit off.
+    """
+
+    def decorate(function: Any) -> EmittedFunction:
+        emitted = EmittedFunction("instruction", signature, function)
+        if means:
+            names = [name for _, name in emitted.signature]
+            emitted.plain = lambda ctx, *arguments: run_meaning(means, dict(zip(names, arguments, strict=True)))
+        return emitted
+
+    return decorate
 
 
 def chunk(signature: str) -> Callable[[_F], EmittedFunction]:

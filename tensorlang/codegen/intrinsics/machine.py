@@ -5,7 +5,17 @@ Integer products are summed exactly and wrap to i32, as the machine's do.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+
+from tensorlang.errors import InternalError
+
+
+def llvm_call(name: str, *args: Any) -> Any:
+    """LLVM's intrinsic `name` (a literal) of vectors and scalars; the result has the type of the first. No plain twin: with the
+    jit off, an instruction that calls it does what its intrinsic means."""
+    raise InternalError(f"{name} has no plain-Python twin")
 
 
 def _dot4(acc: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -93,6 +93,22 @@ def sign(x: Any) -> Any:
     return np.sign(x)
 
 
+def quotient(x: Any, y: Any) -> Any:
+    """Division, correctly rounded: never a multiplication by a reciprocal."""
+    with np.errstate(all="ignore"):
+        return np.divide(x, y)
+
+
+def float_bits(x: Any) -> Any:
+    """The encoding of an f32 as an i32."""
+    return np.asarray(x, np.float32).view(np.int32)[()]
+
+
+def from_float_bits(x: Any) -> Any:
+    """The f32 that an i32 encodes."""
+    return np.asarray(x, np.int32).view(np.float32)[()]
+
+
 def isnan(x: Any) -> Any:
     """Whether not a number."""
     return np.isnan(x)

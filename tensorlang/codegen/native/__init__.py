@@ -6,8 +6,8 @@ What is compiled is neither loaded nor kept here: `build` does both, and hands i
 from __future__ import annotations
 
 from tensorlang.codegen.native.compile import NoStore, Store, check_features, compile_source, exported_signatures, pool_library
-from tensorlang.codegen.plain import run_plain
 from tensorlang.codegen.native.target import CpuTarget
+from tensorlang.codegen.plain import run_plain
 
 __all__ = [
     "CpuTarget", "NoStore", "Store", "check_features", "compile_source", "exported_signatures", "pool_library", "run_plain",

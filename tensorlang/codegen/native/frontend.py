@@ -127,7 +127,7 @@ class _Context(CPUContext):
         """Emitted code owns no objects: numba's reference counting runtime is not linked."""
 
     def get_constant_generic(self, builder: Any, ty: Any, val: Any) -> Any:
-        if isinstance(ty, (IntrinsicType, DTypeName, CalleeType)):
+        if isinstance(ty, (IntrinsicType, DTypeName, CalleeType, types.StringLiteral)):
             return self.get_dummy_value()  # names, which are known by their types
         return super().get_constant_generic(builder, ty, val)
 

@@ -13,7 +13,10 @@ from dataclasses import dataclass
 from tensorlang.codegen.intrinsics.functions import IMPLICIT, Parameter, parse_signature
 from tensorlang.errors import InternalError
 
-_DECORATOR = re.compile(r'@(instruction|chunk|kernel|program)\(\s*"([^"]*)"(?:,\s*requires="([^"]*)")?\s*\)\s*(?:#.*)?$')
+_DECORATOR = re.compile(
+    r'@(instruction|chunk|kernel|program)\(\s*"([^"]*)"\s*'
+    r'(?:,\s*requires="([^"]*)")?(?:,\s*means="[^"]*")?\s*\)\s*(?:#.*)?$'
+)
 _DEFINITION = re.compile(r"def\s+(\w+)\s*\(")
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w*")
 _COMMENT = re.compile(r"\s*#.*$")

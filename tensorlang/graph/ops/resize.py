@@ -52,12 +52,11 @@ def _resampled(x: te.Tensor, shape: Sequence[ExprLike], scales: Scales) -> list[
 
 
 def _inverse_scale(n: ExprLike, m: ExprLike, scale: float | None) -> Expr:
-    """1 / s in f32: constant where it can be."""
+    """1 / s in f32, of a given scale or of known sizes."""
     if scale is not None:
         return const(float(np.float32(1) / np.float32(scale)), f32)
-    if isinstance(n, int) and isinstance(m, int):
-        return const(float(np.float32(1) / (np.float32(m) / np.float32(n))), f32)
-    return cast(f32, wrap(n)) / cast(f32, wrap(m))
+    assert isinstance(n, int) and isinstance(m, int)
+    return const(float(np.float32(1) / (np.float32(m) / np.float32(n))), f32)
 
 
 def _coordinate(i: Expr, n: ExprLike, m: ExprLike, scale: float | None, mode: str) -> Expr:
@@ -69,10 +68,15 @@ def _coordinate(i: Expr, n: ExprLike, m: ExprLike, scale: float | None, mode: st
         last = (wanted if scale is None else size * const(scale, f32)) - 1.0  # a scale gives a size that is not rounded
         ends = te.any_of(te.equal(wrap(m), 1), last <= zero)
         return te.select(ends, zero, x * (size - 1.0) / te.select(ends, const(1.0, f32), last))
-    inverse = _inverse_scale(n, m, scale)
-    if mode == "asymmetric":
-        return x * inverse
-    position = (x + half) * inverse - half
+    if scale is None and not (isinstance(n, int) and isinstance(m, int)):
+        # sizes that a run tells: one division of whole numbers, so that ties of "nearest" stay ties
+        if mode == "asymmetric":
+            return cast(f32, i * wrap(n)) / wanted
+        position = cast(f32, (2 * i + 1) * wrap(n) - wrap(m)) / cast(f32, 2 * wrap(m))
+    elif mode == "asymmetric":
+        return x * _inverse_scale(n, m, scale)
+    else:
+        position = (x + half) * _inverse_scale(n, m, scale) - half
     if mode == "pytorch_half_pixel":
         return te.select(te.equal(wrap(m), 1), zero, position)
     if mode == "half_pixel_symmetric" and scale is not None:

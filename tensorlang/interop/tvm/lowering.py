@@ -163,6 +163,8 @@ def _tensors(sch: Schedule, args: Sequence[Any], name: str, complete: bool) -> l
         if core.op not in sch.stage_map:
             raise InputError(f"{user_location()}: {name}: {a.name} has no part in the schedule")
         stage = sch.stage_map[core.op]
+        if isinstance(core.op, PlaceholderOp) and not stage.is_input:
+            raise InputError(f"{user_location()}: {name}: {stage.name} was made by the schedule; it cannot be an argument")
         if not stage.is_root and not isinstance(core.op, PlaceholderOp):
             if complete:
                 where = "is computed inline" if stage.inlined else "exists only inside a loop"

@@ -13,6 +13,7 @@ call, not that of `lower`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -20,7 +21,8 @@ from typing import Any
 from tensorlang import te
 from tensorlang.errors import ScheduleError
 from tensorlang.interop.tvm.intrin import TensorIntrin
-from tensorlang.interop.tvm.schedule import Schedule, Stage, ThreadAxis, without_location
+from tensorlang.interop.tvm.schedule import Schedule
+from tensorlang.interop.tvm.stage import Stage, ThreadAxis
 from tensorlang.interop.tvm.steps import CacheRead, CacheWrite, Dataflow, Fuse, Mark, RFactor, Split, Step
 from tensorlang.ir.expr import Expr
 from tensorlang.ir.stmt import PrimFunc, Store
@@ -186,6 +188,11 @@ def _pragma_value(value: Any) -> Any:
     return value if isinstance(value, int | float | str) else 1 if value is None else str(value)
 
 
+def _without_location(message: str) -> str:
+    """An error's text without the file:line at its beginning, where a better one is known."""
+    return re.sub(r"^\S+:\d+: ", "", message)
+
+
 def _text(step: Dataflow) -> str:
     of = step.tensor.name if isinstance(step, CacheRead) else step.stage.name
     primitive = {"CacheWrite": "cache_write", "CacheRead": "cache_read", "RFactor": "rfactor"}[type(step).__name__]
@@ -201,7 +208,7 @@ def _reported(where: str, what: str) -> Iterator[None]:
         text = str(error)
         if text.startswith(where):
             raise
-        raise ScheduleError(f"{where}: {what}, carried out by lower: {without_location(text)}") from None
+        raise ScheduleError(f"{where}: {what}, carried out by lower: {_without_location(text)}") from None
 
 
 def carry_out(classic: Schedule, func: PrimFunc, names: Mapping[Any, str]) -> te.Schedule:

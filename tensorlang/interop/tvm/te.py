@@ -11,7 +11,8 @@ from tensorlang.errors import TypeCheckError
 from tensorlang.interop.tvm.extern import extern
 from tensorlang.interop.tvm.intrin import decl_tensor_intrin
 from tensorlang.interop.tvm.lowering import body_program
-from tensorlang.interop.tvm.schedule import Schedule, Stage, thread_axis
+from tensorlang.interop.tvm.schedule import Schedule
+from tensorlang.interop.tvm.stage import Stage, thread_axis
 from tensorlang.interop.tvm.tensor import _TAGS, Operation, Tensor, plain_name, plain_shape
 from tensorlang.interop.tvm.tir.expr import (
     Select,
@@ -26,7 +27,7 @@ from tensorlang.interop.tvm.tir.expr import (
     truncmod,
 )
 from tensorlang.ir import expr
-from tensorlang.ir.expr import Expr, fail, user_location
+from tensorlang.ir.expr import Expr, user_location
 from tensorlang.te import (
     abs,
     all,
@@ -72,7 +73,7 @@ __all__ = [
     "Operation", "Schedule", "Select", "Stage", "Tensor",
     "abs", "acos", "acosh", "all", "any", "asin", "asinh", "atan", "atanh", "ceil", "comm_reducer", "compute", "const", "cos",
     "cosh", "create_schedule", "decl_tensor_intrin", "div", "erf", "exp", "extern", "floor", "floordiv", "floormod", "fmod",
-    "if_then_else", "indexdiv", "indexmod", "infinity", "isfinite", "isinf", "isnan", "log", "log1p", "log2", "max",
+    "gradient", "if_then_else", "indexdiv", "indexmod", "infinity", "isfinite", "isinf", "isnan", "log", "log1p", "log2", "max",
     "max_value", "min", "min_value", "placeholder", "popcount", "power", "prod", "reduce_axis", "round", "rsqrt", "scan",
     "sigmoid", "sin", "sinh", "size_var", "sqrt", "sum", "tag_scope", "tan", "tanh", "thread_axis", "trunc", "truncdiv",
     "truncmod", "var",
@@ -123,34 +124,26 @@ def _reducer(kind: str, combine: Callable[[Any, Any], Expr] | None) -> Callable[
     over = getattr(core_te, kind)
 
     def reducer(expr: Any, axis: Any = None, where: Any = None, init: Any = None) -> Any:
-        if init is not None:
-            fail(f"te.{kind}: init= is not supported; combine it with the result in a stage of its own")
         axes = axis if isinstance(axis, tuple | list) else (axis,)
-        if combine is not None and where is None and not all_reduce(axes):
+        if combine is not None and where is None and [a for a in axes if not is_reduce_axis(a)]:
             return combine(expr, axis)
-        if where is not None:
-            source = core_te.select(where, expr, core_te.math.identity_of(kind, _wrapped(expr).dtype))
-            return over(source, axis=axis)
-        return over(expr, axis=axis)
+        return over(expr, axis=axis, where=where, init=init)
 
     reducer.__name__ = kind
     reducer.__doc__ = f"The {kind} over reduce axes" + ("; of two expressions, elementwise." if combine else ".")
     return reducer
 
 
-def all_reduce(axes: Sequence[Any]) -> bool:
-    """Whether all of `axes` are axes to reduce over."""
-    return bool(axes) and not [a for a in axes if not is_reduce_axis(a)]
-
-
-def _wrapped(e: Any) -> Expr:
-    return expr.wrap(e)
-
-
 sum = _reducer("sum", None)
 prod = _reducer("prod", None)
 max = _reducer("max", expr.maximum)
 min = _reducer("min", expr.minimum)
+
+
+def gradient(output: Tensor, inputs: Sequence[Tensor], head: Tensor | None = None) -> list[Tensor]:
+    """The adjoints of `inputs`: of the product of `head` and `output`, or without `head` the Jacobians."""
+    found = core_te.gradient(output.core, [t.core for t in inputs], head.core if head is not None else None)
+    return [Tensor(t) for t in found]
 
 
 def comm_reducer(fcombine: Callable[..., Any], fidentity: Callable[..., Any], name: str = "reduce") -> Callable[..., Any]:

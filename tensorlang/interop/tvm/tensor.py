@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from tensorlang.ir.dtype import DType, promote
 from tensorlang.ir.expr import Expr, cast, const, fail, wrap
@@ -69,7 +70,7 @@ class Operation:
         return f"{type(self.core).__name__}({self.name})"
 
 
-_TAGS: dict[Any, str] = {}
+_TAGS: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
 
 
 class Tensor:

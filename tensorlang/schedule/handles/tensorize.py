@@ -8,6 +8,7 @@ from tensorlang.ir.tensor_intrin import TensorIntrin
 from tensorlang.schedule import tensorize
 from tensorlang.schedule.handles.base import StageHandle
 from tensorlang.schedule.state import Loop
+from tensorlang.schedule.verdict import Verdict
 
 
 class TensorPrimitives(StageHandle):
@@ -49,4 +50,10 @@ class TensorPrimitives(StageHandle):
         def run(func: PrimFunc) -> tuple[PrimFunc, list[Expr]]:
             return tensorize.tensorize(func, self._schedule._for(loop, "tensorize"), intrin, fallback), []
 
-        self._apply("tensorize", (loop, intrin.name), {"fallback": True} if fallback else {}, run)
+        def unified(func: PrimFunc) -> Verdict:
+            """What holds once `run` has not refused: a nest that equals the meaning, and an instruction that was tried."""
+            tried = any(part is not None for part in intrin.parts.values())
+            why = "unified" + (", its instruction tried" if tried else "")
+            return Verdict("proved", why)
+
+        self._apply("tensorize", (loop, intrin.name), {"fallback": True} if fallback else {}, run, unified)

@@ -15,6 +15,7 @@ import pytest
 from tensorlang import te
 from tensorlang.graph import TensorType, get, names
 from tensorlang.graph.dims import attrs_at
+from tensorlang.graph.ops.formats import FLOATS, INTEGERS, ROUNDINGS
 from tensorlang.graph.ops.serial import SerialOp
 from tensorlang.ir.expr import var
 from tensorlang.ir.interp import run
@@ -54,6 +55,11 @@ CONV = {"strides": (1, 1), "pads": (1, 1, 1, 1), "dilations": (1, 1), "group": 1
 POOL = {"kernel": (3, 3), "strides": (2, 2), "pads": (1, 1, 1, 1), "dilations": (1, 1), "layout": "NCHW"}
 RESIZE = {"scales": (None,) * 4, "coordinates": "half_pixel"}
 UP = {"shape": (1, 2, 7, 9), **RESIZE}
+NUMBERS = np.concatenate(
+    [np.array([np.nan, -np.nan, 0, -0.0, np.inf, -np.inf, 1e30, -1e30, 6.25, 1e-40, 464, 465, -464, 248, 2**-10, 3 * 2**-11], np.float32),
+     f(40) * 10.0 ** ints(-8, 6, 40)], dtype=np.float32, casting="same_kind",
+)  # fmt: skip
+HALVES = np.arange(-9, 10, dtype=np.float32)  # over 2: ties
 
 FLOAT_UNARY = (
     "relu neg abs exp sin cos tan tanh sigmoid erf floor ceil round trunc sign identity isnan isinf softplus softsign mish silu "
@@ -75,6 +81,33 @@ CASES = [
     Case("cast", [f(3, 5) * 9], {"dtype": "i32"}),
     Case("cast", [ints(-2, 2, 7)], {"dtype": "bool"}),
     Case("cast", [bools(7)], {"dtype": "f32"}),
+    *(Case("encode", [NUMBERS], {"to": n, "saturate": s}) for n in FLOATS for s in (True, False)),
+    *(Case("encode", [np.abs(NUMBERS[2:])], {"to": "f8e8m0", "saturate": s, "rounding": r}) for r in ROUNDINGS for s in (True, False)),
+    *(Case("encode", [ints(-40, 40, 20, dtype="int32")], {"to": n}) for n in INTEGERS),
+    *(Case("encode", [f(20) * 9], {"to": n}) for n in INTEGERS),
+    Case("encode", [bools(5)], {"to": "f8e5m2"}),
+    *(Case("decode", [ints(0, 2 * f.sign, 2 * f.sign, dtype="uint8")], {"of": n, "dtype": "f32"}) for n, f in FLOATS.items()),
+    Case("decode", [np.arange(256, dtype=np.uint8)], {"of": "f8e8m0", "dtype": "f32"}),
+    Case("decode", [np.arange(256, dtype=np.uint8)], {"of": "i4", "dtype": "i64"}),
+    Case("decode", [ints(0, 2, 9, dtype="uint8")], {"of": "u2", "dtype": "bool"}),
+    Case("reinterpret", [ints(0, 9, 9, dtype="uint8")], {"dtype": "u8"}),
+    *(Case("quantize", [f(4, 6) * 90, np.array(0.37, np.float32)], {"to": t}) for t in ("u8", "i8", "u16", "i16", "i4", "u2")),
+    Case("quantize", [HALVES, np.array(2, np.float32), np.array(-3, np.int8)], {"to": "i8"}),
+    Case("quantize", [np.array([np.nan, np.inf, -np.inf, 3e9, -3e9], np.float32), np.array(1, np.float32)], {"to": "i8"}),
+    Case("quantize", [f(3, 4, 5) * 9, np.abs(f(4)) + 0.1, ints(0, 9, 4, dtype="uint8")], {"to": "u8", "axis": 1}),
+    Case("quantize", [f(3, 5) * 9, np.abs(f(3, 3)) + 0.1, ints(0, 16, 3, 3, dtype="uint8")], {"to": "i4", "axis": 1, "block": 2},
+         symbolic=False),
+    Case("quantize", [f(3, 5), np.abs(f(3)) + 0.1], {"to": "f8e4m3fn", "axis": 0}),
+    Case("quantize", [ints(-99, 99, 9, dtype="int32"), np.array(0.3, np.float32)], {"to": "i8", "precision": "f32"}),
+    Case("dequantize", [ints(0, 256, 4, 5, dtype="uint8"), np.array(0.3, np.float32), np.array(7, np.uint8)], {"of": "u8", "dtype": "f32"}),
+    Case("dequantize", [ints(-9, 9, 3, 4, dtype="int32"), f(4)], {"of": "i32", "dtype": "f32", "axis": -1}),
+    Case("dequantize", [ints(0, 16, 3, 5, dtype="uint8"), f(3, 3), ints(0, 16, 3, 3, dtype="uint8")],
+         {"of": "i4", "dtype": "f32", "axis": 1, "block": 2}, symbolic=False),
+    Case("dequantize", [ints(0, 16, 6, dtype="uint8"), np.array(0.5, np.float32)], {"of": "f4e2m1", "dtype": "f32"}),
+    Case("requantize", [ints(-9999, 9999, 3, 4, dtype="int32"), np.array(0.01, np.float32), np.array(3, np.uint8)], {"to": "u8"}),
+    Case("requantize", [ints(-999, 999, 3, 4, 2, dtype="int32"), np.abs(f(4))], {"to": "i8", "axis": 1}),
+    *(Case(n, [f(4), np.abs(f(4))]) for n in ("range_scale", "range_zero")),
+    Case("range_scale", [np.zeros(2, np.float32), np.array([0, 5], np.float32)]),
     Case("clip", [f(3, 5)], {"min": -0.5, "max": 0.25}),
     Case("clip", [ints(-9, 9, 5)], {"min": None, "max": 3}),
     *(Case(n, [f(2, 3, 5), f(3, 1)]) for n in ("add", "sub", "mul", "div", "minimum", "maximum", "less", "greater_equal")),

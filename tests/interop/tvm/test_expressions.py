@@ -110,6 +110,16 @@ def test_reductions_with_a_condition():
     np.testing.assert_array_equal(out.numpy(), x[:, :5].max(1))
 
 
+def test_gradients():
+    a = te.placeholder((4, 9), name="a")
+    k = te.reduce_axis((0, 9), "k")
+    b = te.compute((4,), lambda i: te.sum(te.exp(a[i, k]), axis=k), name="b")
+    (da,) = te.gradient(b, [a], te.compute((4,), lambda i: 2.0, name="head"))
+    x, out = np.random.default_rng(0).normal(size=(4, 9)).astype("float32"), tvm.nd.empty((4, 9))
+    tvm.build(te.create_schedule(da.op), [a, da])(tvm.nd.array(x), out)
+    np.testing.assert_allclose(out.numpy(), 2 * np.exp(x), rtol=1e-5)
+
+
 def test_tensors_know_what_they_are():
     a = te.placeholder((4, 6), name="a")
     k = te.reduce_axis((0, 6), "k")

@@ -57,6 +57,9 @@ def test_misuse_of_the_arguments_of_build():
     ]:
         with pytest.raises(InputError, match=reason):
             tvm.build(s, given)
+    cached = s.cache_write(c, "local")
+    with pytest.raises(InputError, match="c_local was made by the schedule"):
+        tvm.build(s, [a, b, c, cached])
     with pytest.raises(InputError, match="args= is missing"):
         tvm.build(s)
     with pytest.raises(InputError, match="no kind of target 'avr'"):

@@ -163,6 +163,33 @@ def test_a_reduction_across_threads_runs_as_loops():
     np.testing.assert_allclose(out.numpy(), x.sum(1), rtol=1e-5, atol=1e-5)
 
 
+def test_copies_at_every_level_as_for_a_gpu():
+    a, b, c = product(32, 32, 32)
+    s = te.create_schedule(c.op)
+    shared = {t: s.cache_read(t, "shared", [c]) for t in (a, b)}
+    local = {t: s.cache_read(shared[t], "local", [c]) for t in (a, b)}
+    result = s.cache_write(c, "local")
+    (by, iy), (bx, ix) = (s[c].split(axis, factor=16) for axis in c.op.axis)
+    (ty, iy), (tx, ix) = (s[c].split(axis, nparts=4) for axis in (iy, ix))
+    s[c].reorder(by, bx, ty, tx, iy, ix)
+    axes = {tag: te.thread_axis(tag) for tag in ("blockIdx.y", "blockIdx.x", "threadIdx.y", "threadIdx.x")}
+    for axis, tag in zip((by, bx, ty, tx), axes, strict=True):
+        s[c].bind(axis, axes[tag])
+    s[result].compute_at(s[c], tx)
+    ko, ki = s[result].split(s[result].op.reduce_axis[0], factor=8)
+    s[result].reorder(ko, ki, *s[result].op.axis)
+    for t in (a, b):
+        s[shared[t]].compute_at(s[result], ko)
+        s[local[t]].compute_at(s[result], ki)
+        fused = s[shared[t]].fuse(*s[shared[t]].op.axis)
+        outer, fused = s[shared[t]].split(fused, nparts=4)
+        inner, fused = s[shared[t]].split(fused, nparts=4)
+        s[shared[t]].bind(outer, axes["threadIdx.y"])
+        s[shared[t]].bind(inner, axes["threadIdx.x"])
+    x, y = uniform(32, 32), uniform(32, 32)
+    np.testing.assert_allclose(run(s, [a, b, c], [x, y], (32, 32), target="cuda"), x @ y, rtol=1e-4, atol=1e-5)
+
+
 def test_a_store_predicate_that_would_leave_elements_out_is_refused():
     a, b, c = chain(32)
     s = te.create_schedule(c.op)

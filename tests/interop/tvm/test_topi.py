@@ -55,6 +55,8 @@ CASES = {
     "max keepdims": (lambda x: topi.max(x, 1, keepdims=True), lambda x: x.max(1, keepdims=True), [f(3, 4)]),
     "min": (lambda x: topi.min(x, 0), lambda x: x.min(0), [f(3, 4)]),
     "prod": (lambda x: topi.prod(x, 1), lambda x: x.prod(1), [f(3, 4)]),
+    "argmax": (lambda x: topi.argmax(x, 1), lambda x: x.argmax(1).astype("int32"), [f(3, 4, 5)]),
+    "argmin of all": (topi.argmin, lambda x: np.int32(x.argmin()), [f(3, 4)]),
     "relu": (lambda x: topi.nn.relu(x - 1), lambda x: np.maximum(x - 1, 0), [f(3, 4)]),
     "leaky_relu": (lambda x: topi.nn.leaky_relu(x - 1, 0.1), lambda x: np.where(x > 1, x - 1, 0.1 * (x - 1)), [f(3, 4)]),
     "softmax": (topi.nn.softmax, topi.testing.softmax_python, [f(3, 4)]),

@@ -66,6 +66,20 @@ _dot(machine.sdot, types.int32, types.int8, types.int8, {n: f"llvm.aarch64.neon.
 _dot(machine.udot, types.uint32, types.uint8, types.uint8, {n: f"llvm.aarch64.neon.udot.{t}" for n, t in _ARM.items()})
 
 
+@lowers(machine.llvm_call)
+def llvm_call(name: Any, *args: Any) -> Any:
+    if not isinstance(name, types.StringLiteral) or not args:
+        return None
+    result = types.unliteral(args[0])
+
+    def emit(builder: ir.IRBuilder, _: Any, *values: Any) -> Any:
+        fn = declare(builder, name.literal_value, values[0].type, [v.type for v in values])
+        return builder.call(fn, list(values))
+
+    # Literals stay literals: LLVM wants some operands to be constants.
+    return result(name, *args), emit
+
+
 def _permit_amx(b: ir.IRBuilder) -> None:
     module = b.module
     flag = module.globals.get(_AMX_FLAG)

@@ -12,7 +12,7 @@ from tensorlang.codegen.intrinsics.lowering.algebra import LLVMAlgebra
 from tensorlang.codegen.intrinsics.lowering.arith import common_type
 from tensorlang.codegen.intrinsics.lowering.operators import constant_like, operand_type, widen
 from tensorlang.codegen.intrinsics.lowering.registry import declare, intrinsic, lowers, suffix
-from tensorlang.codegen.intrinsics.lowering.types import F64, I32, Vec, scalar_of
+from tensorlang.codegen.intrinsics.lowering.types import F32, F64, I32, Vec, scalar_of
 
 
 def _f32_function(b: ir.IRBuilder, name: str, formula: Any, t: ir.Type, arity: int) -> ir.Function:
@@ -135,6 +135,45 @@ def sign(x: Any) -> Any:
         return b.select(b.icmp_signed("<", v, zero), constant_like(v.type, -1), positive)
 
     return types.unliteral(x)(types.unliteral(x)), emit
+
+
+@lowers(plain.quotient)
+def quotient(x: Any, y: Any) -> Any:
+    result = common_type(x, y)
+    if result is None or scalar_of(result).kind != "f":
+        return None
+
+    def emit(b: ir.IRBuilder, left: Any, right: Any) -> Any:
+        if isinstance(result, Vec):
+            left, right = widen(b, left, result.lanes), widen(b, right, result.lanes)
+        return b.fdiv(left, right)  # without flags: `arcp` would allow a reciprocal
+
+    formal = [operand_type(t, result) if isinstance(result, Vec) else result for t in (x, y)]
+    return result(*formal), emit
+
+
+@lowers(plain.float_bits)
+def float_bits(x: Any) -> Any:
+    if not _is_number(x, "f") or scalar_of(x).bits != 32:
+        return None
+    result = Vec(types.int32, x.lanes) if isinstance(x, Vec) else types.int32
+
+    def emit(b: ir.IRBuilder, value: Any) -> Any:
+        return b.bitcast(value, ir.VectorType(I32, value.type.count) if isinstance(value.type, ir.VectorType) else I32)
+
+    return result(x), emit
+
+
+@lowers(plain.from_float_bits)
+def from_float_bits(x: Any) -> Any:
+    if not _is_number(x, "i") or scalar_of(x).bits != 32:
+        return None
+    result = Vec(types.float32, x.lanes) if isinstance(x, Vec) else types.float32
+
+    def emit(b: ir.IRBuilder, value: Any) -> Any:
+        return b.bitcast(value, ir.VectorType(F32, value.type.count) if isinstance(value.type, ir.VectorType) else F32)
+
+    return result(x), emit
 
 
 def _predicate(name: str, emit: Any) -> None:

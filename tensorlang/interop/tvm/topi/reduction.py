@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tensorlang import te
-from tensorlang.interop.tvm.tensor import Tensor, compute
+from tensorlang.interop.tvm.tensor import Tensor, compute, plain_name
 from tensorlang.interop.tvm.topi.transform import normal_axis
-from tensorlang.ir.expr import Expr
+from tensorlang.ir.dtype import dtype as as_dtype
+from tensorlang.ir.expr import Expr, cast
+from tensorlang.te.tensor import compute_stage
 
 COMM_REDUCE = "comm_reduce"
 Axis = int | Sequence[int] | None
@@ -61,3 +63,27 @@ def max(data: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
 def min(data: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """The minimum over axes; all of them without `axis`."""
     return _reduce("min", te.min, data, axis, keepdims)
+
+
+def _arg(name: str, over: Callable[..., Any], data: Tensor, axis: int | None, keepdims: bool) -> Tensor:
+    gone = reduced_axes(data.ndim, axis)
+    ks = [te.reduce_axis(data.shape[a], name=f"k{n}") for n, a in enumerate(gone)]
+    shape = [1 if n in gone else d for n, d in enumerate(data.shape) if keepdims or n not in gone]
+
+    def element(*i: Expr) -> Any:
+        kept = [v for n, v in enumerate(i) if n not in gone] if keepdims else list(i)
+        index = [ks[gone.index(n)] if n in gone else kept.pop(0) for n in range(data.ndim)]
+        return over(data(*index), axis=ks)
+
+    pair = compute_stage(tuple(shape), element, plain_name(f"{data.name}_{name}_temp"))
+    return compute(shape, lambda *i: cast(as_dtype("int32"), pair[0][i]), f"{data.name}_{name}", COMM_REDUCE)
+
+
+def argmax(data: Tensor, axis: int | None = None, keepdims: bool = False) -> Tensor:
+    """The index (int32) of the largest element along an axis, or in row-major order; of equal ones the first."""
+    return _arg("argmax", te.argmax, data, axis, keepdims)
+
+
+def argmin(data: Tensor, axis: int | None = None, keepdims: bool = False) -> Tensor:
+    """The index (int32) of the smallest element along an axis, or in row-major order; of equal ones the first."""
+    return _arg("argmin", te.argmin, data, axis, keepdims)

@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tensorlang.interop.tvm.schedule import Schedule, Stage
+from tensorlang.interop.tvm.schedule import Schedule
+from tensorlang.interop.tvm.stage import Stage
 from tensorlang.interop.tvm.te import create_schedule
 from tensorlang.interop.tvm.tensor import _TAGS, Tensor
 
