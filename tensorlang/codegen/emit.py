@@ -202,7 +202,8 @@ class _Emitter:
         if s.kind == "parallel" and not self.in_chunk:
             self._parallel(s, depth)
             return
-        self.line(depth, f"for {self.spell(s.var)} in range({self.expr(s.extent)}):")
+        iterations = "unrolled" if s.kind == "unrolled" and s.extent.op == "const" else "range"
+        self.line(depth, f"for {self.spell(s.var)} in {iterations}({self.expr(s.extent)}):")
         self._loop_body(s, depth + 1)
 
     def _loop_body(self, s: For, depth: int) -> None:

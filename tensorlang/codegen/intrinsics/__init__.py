@@ -50,6 +50,7 @@ from tensorlang.codegen.intrinsics.functions import (
     program,
     release,
     scratch,
+    unrolled,
     view,
 )  # fmt: skip
 from tensorlang.codegen.intrinsics.machine import (
@@ -118,7 +119,7 @@ __all__ = [
     # types and casts
     "f32", "f64", "f16", "bf16", "i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64", "boolean",
     # functions of a module
-    "instruction", "chunk", "kernel", "program", "parallel_for", "num_threads", "scratch", "release", "view",
+    "instruction", "chunk", "kernel", "program", "parallel_for", "unrolled", "num_threads", "scratch", "release", "view",
     "check", "call_packed",
     # memory and vectors
     "local_array", "offset", "vload", "vload_repeated", "vstore", "vload_masked", "vstore_masked", "vload_strided",
@@ -129,9 +130,9 @@ __all__ = [
     # instructions of some machines
     "vpdpbusd", "sdot", "udot", "amx_dot_i8", "amx_dot_bf16", "llvm_call",
     # elementary functions
-    "abs", "acos", "acosh", "asin", "asinh", "atan", "atanh", "ceil", "cos", "cosh", "erf", "exp", "expm1", "float_bits",
-    "floor", "from_float_bits", "isinf", "isnan", "log", "log1p", "log2", "pow", "quotient", "round", "rsqrt", "sigmoid", "sign", "sin", "sinh", "sqrt", "tan",
-    "tanh", "trunc",
+    "abs", "acos", "acosh", "asin", "asinh", "atan", "atanh", "ceil", "cos", "cosh", "erf", "exp", "expm1",
+    "float_bits", "floor", "from_float_bits", "isinf", "isnan", "log", "log1p", "log2", "pow", "quotient", "round",
+    "rsqrt", "sigmoid", "sign", "sin", "sinh", "sqrt", "tan", "tanh", "trunc",
 ]  # fmt: skip
 
 _ = (SCALAR_TYPES, ScalarType, Pointer)  # reachable from here, but not part of the emitted vocabulary

@@ -170,6 +170,11 @@ def parallel_for(body: EmittedFunction, ctx: Any, count: int, *arguments: Any) -
         body(ctx, 0, count, *arguments)
 
 
+def unrolled(count: int) -> range:
+    """The iterations of a loop that machine code writes out."""
+    return range(count)
+
+
 def num_threads(ctx: Any) -> int:
     """Threads that a parallel loop is divided among."""
     return 1

@@ -2,7 +2,7 @@
 
 1. `for i in range(a, b)` becomes `i = a; while i < b: ...; i = i + 1`. Numba makes an iterator of every range, some thirty
    instructions and a dozen typing steps; a counted `while` is four.
-2. Constant-trip loops over a local array are marked to be unrolled in full: only then are its elements at constant
+2. Loops over `unrolled(n)`, and constant-trip loops over a local array, are marked to be unrolled in full: only then are its elements at constant
    places, and become registers. LLVM's own limit would stop at about eight accumulators. An array larger than all vector
    registers stays in memory, and so do the loops over it: unrolled, every element would be spilled and reloaded by itself,
    where a loop keeps what one iteration needs in registers and what all iterations share too.
@@ -17,6 +17,8 @@ import ast
 import copy
 import re
 
+UNROLLED = "unrolled"  # a range whose loop the schedule wants unrolled
+_RANGES = ("range", UNROLLED)
 UNROLL_MARK = "_unroll"  # a call of this name at a loop's end; the front end turns it into loop metadata
 MAX_UNROLLED = 1024  # statements that one nest may become
 REGISTER_BYTES = 32 * 64  # the largest vector register file there is
@@ -80,6 +82,8 @@ class _Rewriter(ast.NodeTransformer):
         unroll = self._unrolls(node)  # before the loops inside are rewritten
         self.generic_visit(node)
         parts = _range_parts(node)
+        if isinstance(node.iter, ast.Call) and isinstance(node.iter.func, ast.Name) and node.iter.func.id == UNROLLED:
+            node.iter.func.id = "range"  # where it stays a loop over a range, numba knows that
         if parts is None or not isinstance(node.target, ast.Name):
             return node
         start, stop, step = parts
@@ -107,6 +111,8 @@ class _Rewriter(ast.NodeTransformer):
         return ast.copy_location(ast.Assign([node.target], ast.BinOp(read, node.op, node.value)), node)
 
     def _unrolls(self, node: ast.For) -> bool:
+        if isinstance(node.iter, ast.Call) and isinstance(node.iter.func, ast.Name) and node.iter.func.id == UNROLLED:
+            return _unrolled_size(node) <= MAX_UNROLLED
         inside = list(ast.walk(node))
         mentions = any(isinstance(n, ast.Name) and n.id in self.local_arrays for n in inside)
         # A tile with tests inside is the rare one at the edge: it stays loops in memory, small and quick to compile.
@@ -140,7 +146,7 @@ def _accesses(node: ast.AST) -> list[tuple[str, ast.expr]]:
 def _trip_count(node: ast.For) -> int | None:
     """Iterations of a loop over a range of literals."""
     call = node.iter
-    if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "range":
+    if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in _RANGES:
         values = [_literal(argument) for argument in call.args]
         if values and all(value is not None for value in values):
             return len(range(*(v for v in values if v is not None)))
@@ -170,7 +176,7 @@ def _range_parts(node: ast.For) -> tuple[ast.expr, ast.expr, int] | None:
     call = node.iter
     if node.orelse or not isinstance(call, ast.Call) or call.keywords:
         return None
-    if not isinstance(call.func, ast.Name) or call.func.id != "range" or not 1 <= len(call.args) <= 3:
+    if not isinstance(call.func, ast.Name) or call.func.id not in _RANGES or not 1 <= len(call.args) <= 3:
         return None
     if len(call.args) == 1:
         return ast.Constant(0), call.args[0], 1

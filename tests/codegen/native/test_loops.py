@@ -6,7 +6,7 @@ import ast
 
 import pytest
 
-from tensorlang.codegen.native.loops import rewrite_loops
+from tensorlang.codegen.native.loops import UNROLL_MARK, rewrite_loops
 
 
 def rewritten(source: str) -> str:
@@ -86,3 +86,12 @@ def test_local_names_do_not_end_in_a_digit():
     assert rewritten("def f(x0, x0_):\n    t1 = f32(x0)\n    g1(t1, x0_)\n") == (
         "def f(x0__, x0_):\n    t1_ = f32(x0__)\n    g1(t1_, x0_)"
     )
+
+
+def test_loops_that_the_schedule_unrolls_are_marked() -> None:
+    source = "def f(x, n):\n    for i in range(n):\n        for j in unrolled(4):\n            x[i * 4 + j] = 1.0\n"
+    text = ast.unparse(rewrite_loops(ast.parse(source)))
+    inner = text.split("while j", 1)[1]
+    assert UNROLL_MARK in inner and text.count(UNROLL_MARK) == 1
+    large = ast.unparse(rewrite_loops(ast.parse(source.replace("unrolled(4)", "unrolled(100000)"))))
+    assert UNROLL_MARK not in large, "no more code than the compiler can bear"
