@@ -9,12 +9,17 @@ from tensorlang import te
 from tensorlang.graph import Graph
 
 from . import (
+    attention,
+    casts,
     control,
     custom,
     einsum,
     elementwise,
+    microsoft,
     ml,
     nn,
+    qlinear,
+    quantize,
     random,
     recurrent,
     reductions,
@@ -29,8 +34,8 @@ from .convert import Shapes, convert
 from .reader import Source, read_model, sniff
 
 __all__ = [
-    "OnnxImporter", "control", "einsum", "elementwise", "importer", "ml", "nn", "random", "recurrent", "reductions", "resize", "sampling",
-    "selection", "signal", "tensors", "training",
+    "OnnxImporter", "attention", "casts", "control", "einsum", "elementwise", "importer", "microsoft", "ml", "nn", "qlinear", "quantize", "random",
+    "recurrent", "reductions", "resize", "sampling", "selection", "signal", "tensors", "training",
 ]  # fmt: skip
 
 

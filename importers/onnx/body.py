@@ -1,6 +1,9 @@
 """Graphs inside graphs: importing the body of a loop or branch, which sees the values around it.
 
 A body is a graph of its own. A value from outside that it reads becomes an input of it and of the node that holds it.
+
+What an exporter writes about a file need not hold in every branch: one that cannot run with the shapes at hand is left out,
+and a run that would take it is refused (`require`).
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import onnx
 
 from tensorlang.graph import Expr, Graph, TensorType, Value, canonical, free_vars, live_nodes, runtime_dim
 
-from .node import Emitter, OnnxNode, Unsupported
+from .node import Emitter, Misfit, OnnxNode, Unsupported
 
 MAX_ROUNDS = 5  # of looking for types of a loop's state that a trip keeps
 
@@ -23,8 +26,25 @@ class Host(Protocol):
 
     emitter: Emitter
     scope: dict[str, Value | None]
+    unsupported: list[tuple[str, str, str]]
+    read: set[str]
 
     def subgraph(self, proto: onnx.GraphProto, inputs: Sequence[Value]) -> list[Value]: ...
+
+
+Build = Callable[[], list[Value]]
+
+
+class RanksDiffer(Exception):
+    """An `if` whose branches give results of different rank: what follows it has to be built once for each.
+
+    Attributes:
+        node, condition, branches: the arguments of `build_if`.
+    """
+
+    def __init__(self, node: OnnxNode, condition: Value, branches: Sequence[Build], reason: str):
+        super().__init__(reason)
+        self.node, self.condition, self.branches = node, condition, branches
 
 
 class Body(Emitter):
@@ -41,6 +61,12 @@ class Body(Emitter):
     ) -> Value | tuple[Value, ...]:
         made = super().emit(op, [self.capture(v) for v in inputs], attrs, name)
         self._own.update(made if isinstance(made, tuple) else (made,))
+        return made
+
+    def of_rank(self, value: Value, rank: int) -> Value:
+        """A value of one element with `rank` dimensions."""
+        made = value if value.type.ndim == rank else self.emit("reshape", [value], {"shape": (1,) * rank}, "")
+        assert isinstance(made, Value)
         return made
 
     def input(self, type: TensorType, name: str) -> Value:
@@ -82,13 +108,34 @@ def body_of(node: OnnxNode) -> Iterator[Body]:
         host.emitter, host.scope, node.emitter = before
 
 
-def build_if(node: OnnxNode, condition: Value, branches: Sequence[Callable[[], list[Value]]]) -> tuple[Value, ...]:
-    """`if` with two bodies, each built by a function that gives its results."""
+def build_if(node: OnnxNode, condition: Value, branches: Sequence[Build]) -> tuple[Value, ...]:
+    """`if` with two bodies, each built by a function that gives its results.
+
+    Raises:
+        RanksDiffer: there is no `if` of these branches.
+    """
     graphs: list[Graph] = []
     used: list[dict[Value, Value]] = []
-    for build in branches:
+    built: list[tuple[Body, list[Value]]] = []
+    for taken, build in zip((True, False), branches, strict=True):
+        before = len(node.host.unsupported)
         with body_of(node) as body:
-            results = build()
+            try:
+                built.append((body, build()))
+            except Misfit as error:
+                del node.host.unsupported[before:]
+                misfit = str(error)
+            else:
+                continue
+        return _only(node, condition, not taken, branches[taken], misfit)
+    for k, (a, b) in enumerate(zip(built[0][1], built[1][1], strict=True)):
+        if a.type.ndim != b.type.ndim:
+            ranks = _declared_ranks(node, k)
+            if len(ranks) != 1 or not (_is_single(a.type) and _is_single(b.type)):
+                raise RanksDiffer(node, condition, branches, f"its branches give results of different rank: {a.type} and {b.type}")
+            for body, results in built:
+                results[k] = body.of_rank(results[k], *ranks)
+    for body, results in built:
         graph, captured = body.finish(results, node.label)
         graphs.append(graph)
         used.append(captured)
@@ -101,12 +148,27 @@ def build_if(node: OnnxNode, condition: Value, branches: Sequence[Callable[[], l
     for a, b in zip(graphs[0].outputs, graphs[1].outputs, strict=True):
         if a.dtype != b.dtype:
             raise node.fail(f"its branches give {a.type} and {b.type}")
-        if a.type.ndim != b.type.ndim:
-            raise Unsupported(f"its branches give results of different rank: {a.type} and {b.type}")
         types.append(TensorType(a.dtype, tuple(_common(x, y, defines, node) for x, y in zip(a.shape, b.shape, strict=True))))
     attrs = {"then": graphs[0], "otherwise": graphs[1], "types": tuple(types), "defines": tuple(defines)}
     made = node.add_all("if", condition, *captured_values, **attrs)
     return made if isinstance(made, tuple) else (made,)
+
+
+def _only(node: OnnxNode, condition: Value, holds: bool, build: Build, misfit: str) -> tuple[Value, ...]:
+    """The branch that can run, in a run where the condition is `holds`."""
+    message = f"it takes a branch that its shapes do not fit: {misfit}"
+    return tuple(node.add("require", condition, v, holds=holds, message=message) for v in build())
+
+
+def _is_single(type: TensorType) -> bool:
+    """Whether it is one element, whatever its rank."""
+    return all(d.op == "const" and d.value == 1 for d in type.shape)
+
+
+def _declared_ranks(node: OnnxNode, result: int) -> set[int]:
+    """The ranks that the file's branches declare for a result."""
+    declared = [node.attr(name).output[result].type.tensor_type for name in ("then_branch", "else_branch")]
+    return {len(t.shape.dim) for t in declared if t.HasField("shape")}
 
 
 def _common(a: Expr, b: Expr, defines: list[Expr], node: OnnxNode) -> Expr:

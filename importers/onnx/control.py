@@ -11,6 +11,7 @@ from tensorlang.graph import Value
 
 from .body import build_if, build_loop
 from .node import OnnxNode
+from .reader import names_read
 from .registry import onnx_op
 
 UNROLL_LIMIT = 32  # iterations
@@ -34,16 +35,50 @@ def loop(node: OnnxNode) -> Value | tuple[Value, ...]:
         return unrolled
     proto: onnx.GraphProto = node.attr("body")
     states = [node.input(i) for i in range(2, len(node.inputs))]
+    changing = _changing(node, proto, len(states))
     always = node.constant(np.array(True))
     trips = node.optional(0) or node.constant(np.array(FOREVER))
 
     def trip(index: Value, state: list[Value]) -> tuple[Value, list[Value], list[Value]]:
         first = proto.input[0].type.tensor_type.shape.dim
         number = node.add("reshape", index, shape=(1,)) if len(first) else index
-        proceed, *results = node.subgraph(proto, [number, always, *state])
-        return proceed, results[: len(states)], results[len(states) :]
+        now = list(states)
+        for k, value in zip(changing, state, strict=True):
+            now[k] = value
+        proceed, *results = node.subgraph(proto, [number, always, *now])
+        renewed = [_as_declared(node, proto.input[2 + k], results[k]) for k in changing]
+        return node.add("reshape", proceed, shape=()), renewed, results[len(states) :]
 
-    return build_loop(node, trips, node.optional(1) or always, states, trip)
+    given = [_as_declared(node, proto.input[2 + k], states[k]) for k in changing]
+    made = build_loop(node, trips, node.optional(1) or always, given, trip)
+    final = list(states)
+    for k, value in zip(changing, made, strict=False):
+        final[k] = value
+    return (*final, *made[len(changing) :])
+
+
+def _changing(node: OnnxNode, body: onnx.GraphProto, count: int) -> list[int]:
+    """The states to carry: not those that every trip hands on as they are, nor those that nobody ever reads."""
+    read = names_read(body.node)
+    same = {n.output[0]: n.input[0] for n in body.node if n.op_type == "Identity"}
+    found = []
+    for k in range(count):
+        before, after = body.input[2 + k].name, body.output[1 + k].name
+        while after in same:
+            after = same[after]
+        if after != before and (node.wants(k) or before in read):
+            found.append(k)
+    return found
+
+
+def _as_declared(node: OnnxNode, formal: onnx.ValueInfoProto, value: Value) -> Value:
+    """One element has the rank that the body declares, whatever the rank that it is computed with."""
+    declared = formal.type.tensor_type
+    rank = len(declared.shape.dim)
+    single = all(d.op == "const" and d.value == 1 for d in value.shape)
+    if not declared.HasField("shape") or rank == value.type.ndim or not single:
+        return value
+    return node.add("reshape", value, shape=(1,) * rank)
 
 
 def _unrolled(node: OnnxNode) -> tuple[Value, ...] | None:

@@ -11,9 +11,10 @@ import onnx
 from tensorlang.errors import InputError, InternalError, ModelError, TensorlangError, UnsupportedOpError
 from tensorlang.graph import Expr, Graph, TensorType, Value, canonical, constant, dim, live_nodes
 
+from .body import Build, RanksDiffer, build_if
 from .functions import function_body, has_function, leave_out, opsets
-from .node import Emitter, OnnxNode, Unsupported, element_type, node_label, to_array
-from .reader import all_nodes, opset_versions
+from .node import Emitter, OnnxNode, Unsupported, element_type, node_label, refuse_absurd, to_array
+from .reader import all_nodes, names_read, opset_versions
 from .registry import Rule, canonical_domain, domains, find_rule
 
 Shapes = Mapping[str, Any]
@@ -59,6 +60,9 @@ def _hint(domain: str, name: str, version: int) -> str:
     return f"not in opset {version}" if find_rule(domain, name, 1 << 30) else ""
 
 
+MAX_SPLITS = 6  # branches in a row whose results differ in rank: each doubles what follows
+
+
 class _Converter:
     def __init__(self, model: onnx.ModelProto, versions: Mapping[str, int]):
         self.model = model
@@ -67,6 +71,8 @@ class _Converter:
         self.dims: dict[str, Expr] = {}
         self.unsupported: list[tuple[str, str, str]] = []
         self.needs: dict[str, None] = {}  # inputs whose contents some unsupported node lacks
+        self.read: set[str] = set()  # names that the nodes and outputs of the graph being imported read
+        self.splits = 0  # branches around the one being imported that hold all of what follows them
         self.scope: dict[str, Value | None] = {}  # None: the output of a node that could not be imported
 
     def run(self, shapes: Shapes) -> Graph:
@@ -75,10 +81,9 @@ class _Converter:
         formal = [v for v in proto.input if v.name not in self.scope]
         inputs = _Inputs(formal, shapes, self).values()
         self.scope.update((v.name, v) for v in inputs)
-        self._import_nodes(proto.node)
-        outputs = [self._output(v.name) for v in proto.output]
+        outputs = self._import_graph(proto.node, [v.name for v in proto.output])
         if self.unsupported:
-            raise UnsupportedOpError(self.unsupported, tuple(self.needs))
+            raise UnsupportedOpError(list(dict.fromkeys(self.unsupported)), tuple(self.needs))
         values = [v for v in outputs if v is not None]
         nodes = live_nodes(self.emitter.builder.nodes, values)
         return Graph(inputs, nodes, values, proto.name or "main", self.dims, [v.name for v in proto.output])
@@ -99,8 +104,13 @@ class _Converter:
 
     def _lookup(self, name: str, node: onnx.NodeProto) -> Value | None:
         if name not in self.scope:
+            later = next((n for n in self.model.graph.node if name in n.output), None)
+            reason = "" if later is None else (
+                f"; node {node_label(later)!r} makes it, but stands later: the nodes are out of order, or form a cycle"
+            )
             raise ModelError(
-                f"node {node_label(node)!r} ({node.op_type}) reads {name!r}, which no input, initializer or earlier node makes"
+                f"node {node_label(node)!r} ({node.op_type}) reads {name!r}, which no input, initializer or earlier node "
+                f"makes{reason}"
             )
         return self.scope[name]
 
@@ -110,15 +120,52 @@ class _Converter:
         return self.scope[name]
 
     # -- nodes -----------------------------------------------------------------------------------------------------
-    def _import_nodes(self, nodes: Sequence[onnx.NodeProto]) -> None:
-        for proto in nodes:
-            made = self._import_node(proto)
-            for position, name in enumerate(proto.output):
-                if not name:
-                    continue
-                if name in self.scope:
-                    raise ModelError(f"{name!r} is made twice: again by node {node_label(proto)!r} ({proto.op_type})")
-                self.scope[name] = None if made is None else made[position] if position < len(made) else None
+    def _import_graph(self, nodes: Sequence[onnx.NodeProto], outputs: Sequence[str]) -> list[Value | None]:
+        """The values called `outputs` after all nodes."""
+        around, self.read = self.read, names_read(nodes) | set(outputs)
+        try:
+            for n, proto in enumerate(nodes):
+                try:
+                    self._bind(proto, self._import_node(proto))
+                except RanksDiffer as found:
+                    return self._import_split(found, proto, nodes[n + 1 :], outputs)
+        finally:
+            self.read = around
+        return [self._output(name) for name in outputs]
+
+    def _bind(self, proto: onnx.NodeProto, made: Sequence[Value] | None) -> None:
+        for position, name in enumerate(proto.output):
+            if not name:
+                continue
+            if name in self.scope:
+                raise ModelError(f"{name!r} is made twice: again by node {node_label(proto)!r} ({proto.op_type})")
+            self.scope[name] = None if made is None else made[position] if position < len(made) else None
+
+    def _import_split(
+        self, found: RanksDiffer, proto: onnx.NodeProto, rest: Sequence[onnx.NodeProto], outputs: Sequence[str]
+    ) -> list[Value | None]:
+        """Where results of an `if` differ in rank, everything behind it, once in each branch."""
+        split, self.splits = self.splits, self.splits + 1
+
+        def with_rest(branch: Build) -> Build:
+            def build() -> list[Value]:
+                self._bind(proto, branch())
+                made = self._import_graph(rest, outputs)
+                if any(v is None for v in made):
+                    raise Unsupported("see the nodes above")
+                return [v for v in made if v is not None]
+
+            return build
+
+        try:
+            if split == MAX_SPLITS:
+                raise Unsupported(f"{found}; so do those of {MAX_SPLITS} nodes before it")
+            return list(build_if(found.node, found.condition, [with_rest(b) for b in found.branches]))
+        except (Unsupported, RanksDiffer) as error:
+            self.unsupported.append((_operator_name(proto), found.node.label, str(error)))
+            return [None for _ in outputs]
+        finally:
+            self.splits = split
 
     def _import_node(self, proto: onnx.NodeProto) -> tuple[Value, ...] | None:
         inputs = [self._lookup(name, proto) if name else None for name in proto.input]
@@ -168,14 +215,15 @@ class _Converter:
             for inner in body.node:
                 inner.name = f"{node.label}.{inner.name or inner.op_type}"
             leave_out(body.node, {name for name in body.input if name not in self.scope})
-            self._import_nodes(body.node)
+            makes = {*self.scope, *(name for inner in body.node for name in inner.output)}
+            outputs = self._import_graph(body.node, [o for o in body.output if o in makes])
             if self.unsupported:
                 operator, _, hint = self.unsupported[0]
                 raise Unsupported(f"its definition uses {operator}" + (f": {hint}" if hint else ""))
-            outputs = [self.scope.get(name) for name in body.output]
         finally:
             self.scope, self.versions, self.unsupported = outer, outer_versions, outer_unsupported
-        made = outputs[: node.output_count]
+        found = iter(outputs)
+        made = [next(found) if o in makes else None for o in body.output][: node.output_count]
         if any(v is None and node.wants(i) for i, v in enumerate(made)):
             raise Unsupported("its definition does not make every output")
         return tuple(v if v is not None else node.constant(0) for v in made)
@@ -202,8 +250,7 @@ class _Converter:
             for name in node.output:
                 self.scope.pop(name, None)  # shadows the outer one
         before = len(self.unsupported)
-        self._import_nodes(proto.node)
-        outputs = [self._output(v.name) for v in proto.output]
+        outputs = self._import_graph(proto.node, [v.name for v in proto.output])
         self.scope = outer
         if any(v is None for v in outputs):
             raise Unsupported("see the nodes above" if len(self.unsupported) > before else "its body reads unsupported values")
@@ -297,7 +344,9 @@ class _Inputs:
             raise UnsupportedOpError([("input", info.name, str(error))]) from None
         dims = [d if isinstance(d, int) else self._symbol(d) for d in self.declared[info.name]]
         self.converter.emitter.builder.unique(info.name)
-        return Value(info.name, TensorType.of(kind, dims))  # the model's own name: feeds are given by it
+        type_ = TensorType.of(kind, dims)
+        refuse_absurd(type_, f"input {info.name!r} is")
+        return Value(info.name, type_)  # the model's own name: feeds are given by it
 
     def _symbol(self, name: str) -> Expr:
         if name in self.sizes:

@@ -111,7 +111,8 @@ def _product(
 
 def _matrix(node: OnnxNode, x: Value, batch: int, rows: int) -> Value:
     """x with its dimensions after the first `batch` merged into two: `rows` of them, and the rest."""
-    return node.add("reshape", x, shape=(*x.shape[:batch], _size(x.shape[batch : batch + rows]), _size(x.shape[batch + rows :])))
+    first, second = x.shape[batch : batch + rows], x.shape[batch + rows :]
+    return node.add("reshape", x, shape=(*x.shape[:batch], _size(first), _size(second)))
 
 
 def _size(dims: Sequence[Expr]) -> Expr:

@@ -113,16 +113,17 @@ def is_inf(node: OnnxNode) -> Value:
     return node.add("isinf", node.input(0), positive=positive, negative=negative)
 
 
-@onnx_op("Cast")
-def cast(node: OnnxNode) -> Value:
+@onnx_op("BitCast")
+def bit_cast(node: OnnxNode) -> Value:
+    """The same bits as another type: between integers, and from bool, a conversion."""
     x, to = node.input(0), node.dtype_attr("to")
-    return x if x.dtype == to else node.add("cast", x, dtype=to)
-
-
-@onnx_op("CastLike")
-def cast_like(node: OnnxNode) -> Value:
-    x, to = node.input(0), node.input(1).dtype
-    return x if x.dtype == to else node.add("cast", x, dtype=to)
+    if x.dtype == to:
+        return x
+    if x.dtype.bits != to.bits:
+        raise node.fail(f"the bits of {x.dtype} as {to}: sizes differ")
+    if not (to.is_int and (x.dtype.is_int or x.dtype.is_bool)):
+        raise node.unsupported(f"the bits of {x.dtype} as {to}")
+    return node.add("cast", x, dtype=to)
 
 
 @onnx_op("Clip")

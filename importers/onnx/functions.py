@@ -9,15 +9,8 @@ import onnx
 from tensorlang.errors import ModelError
 from tensorlang.graph import Value
 
+from .node import element_code
 from .registry import canonical_domain
-
-_CODES = {
-    "f32": onnx.TensorProto.FLOAT, "f64": onnx.TensorProto.DOUBLE, "f16": onnx.TensorProto.FLOAT16,
-    "bf16": onnx.TensorProto.BFLOAT16, "bool": onnx.TensorProto.BOOL,
-    "i8": onnx.TensorProto.INT8, "i16": onnx.TensorProto.INT16, "i32": onnx.TensorProto.INT32, "i64": onnx.TensorProto.INT64,
-    "u8": onnx.TensorProto.UINT8, "u16": onnx.TensorProto.UINT16, "u32": onnx.TensorProto.UINT32,
-    "u64": onnx.TensorProto.UINT64,
-}  # fmt: skip
 
 
 def schema_of(domain: str, name: str, version: int) -> onnx.defs.OpSchema | None:
@@ -82,7 +75,7 @@ def _content(
 
 def _type_of(value: Value) -> onnx.TypeProto:
     dims = [d.value if d.op == "const" else str(d) for d in value.shape]
-    return onnx.helper.make_tensor_type_proto(_CODES[str(value.dtype)], dims)
+    return onnx.helper.make_tensor_type_proto(element_code(value.dtype), dims)
 
 
 def _fill(node: onnx.NodeProto, attributes: Mapping[str, onnx.AttributeProto]) -> None:

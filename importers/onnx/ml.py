@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from tensorlang.graph import Value, as_ints, canonical
@@ -118,7 +120,8 @@ def label_encoder(node: OnnxNode) -> Value:
     marks = node.add("cast", hit, dtype="u8")
     found = node.add("cast", node.add("reduce_max", marks, axes=(last,), keepdims=False), dtype="bool")
     place = node.add("argmax", marks, axis=last, keepdims=False)
-    return node.add("where", found, node.add("gather", node.constant(values), place, axis=0), node.constant(default, node.constant(values)))
+    table = node.constant(values)
+    return node.add("where", found, node.add("gather", table, place, axis=0), node.constant(default, table))
 
 
 # -- trees -----------------------------------------------------------------------------------------------------------
@@ -217,7 +220,7 @@ def _classic_forest(node: OnnxNode) -> tuple[_Forest, list[int], dict[tuple[int,
     """The trees of the older operators: nodes named by tree and number, the first of each tree its root."""
     trees, ids = node.attr("nodes_treeids"), node.attr("nodes_nodeids")
     count = len(ids)
-    columns = {}
+    columns: dict[str, Any] = {}
     for name, default in (
         ("featureids", ...), ("modes", ...), ("values", ...), ("truenodeids", ...), ("falsenodeids", ...),
         ("missing_value_tracks_true", (0,) * count),
@@ -225,7 +228,9 @@ def _classic_forest(node: OnnxNode) -> tuple[_Forest, list[int], dict[tuple[int,
         columns[name] = node.attr(f"nodes_{name}", default) or (0,) * count
         if len(columns[name]) != count:
             raise node.fail(f"nodes_{name} has {len(columns[name])} entries for {count} nodes")
-    forest, names, roots = _Forest(), {}, {}
+    forest = _Forest()
+    names: dict[tuple[int, int], int] = {}
+    roots: dict[int, int] = {}
     for row, key in enumerate(zip(trees, ids, strict=True)):
         mode = _MODES.get(columns["modes"][row])
         if mode is None or key in names:

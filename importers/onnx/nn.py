@@ -6,8 +6,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from tensorlang import te
 from tensorlang.graph import Expr, Value, as_ints, canonical
 
@@ -76,9 +74,8 @@ def _pads(
     return tuple(p.value if p.op == "const" else p for p in (*begins, *ends))
 
 
-def _weight(node: OnnxNode) -> tuple[Value, tuple[int, ...]]:
-    """The weight and the kernel's shape."""
-    x, w = node.input(0), node.input(1)
+def _kernel(node: OnnxNode, x: Value, w: Value) -> tuple[int, ...]:
+    """The kernel's shape."""
     shape = as_ints(w.shape)
     if shape is None:
         raise node.unsupported(f"a weight of unknown size {w.type}")
@@ -87,7 +84,7 @@ def _weight(node: OnnxNode) -> tuple[Value, tuple[int, ...]]:
     kernel = tuple(node.attr("kernel_shape", shape[2:]))
     if kernel != shape[2:]:
         raise node.fail(f"kernel_shape {list(kernel)} of a weight {w.type}")
-    return w, kernel
+    return kernel
 
 
 def _bias(node: OnnxNode) -> list[Value]:
@@ -102,21 +99,24 @@ def add_bias(node: OnnxNode, y: Value, bias: Value | None) -> Value:
     return node.add("add", y, node.add("reshape", bias, shape=(bias.shape[0], *(1,) * (y.type.ndim - 2))))
 
 
-@onnx_op("Conv")
-def conv(node: OnnxNode) -> Value:
-    x = node.input(0)
-    w, kernel = _weight(node)
+def window_attributes(node: OnnxNode, x: Value, w: Value) -> dict[str, Any]:
+    """The attributes of a convolution of `x` with `w`."""
+    kernel = _kernel(node, x, w)
     strides, dilations = spatial(node, "strides", len(kernel)), spatial(node, "dilations", len(kernel))
     pads = _pads(node, x.shape[2:], kernel, strides, dilations)
-    group = node.attr("group", 1)
-    attrs = {"strides": strides, "pads": pads, "dilations": dilations, "group": group, "layout": "NCHW"}
-    return node.add("conv", x, w, *_bias(node), **attrs)
+    return {"strides": strides, "pads": pads, "dilations": dilations, "group": node.attr("group", 1), "layout": "NCHW"}
+
+
+@onnx_op("Conv")
+def conv(node: OnnxNode) -> Value:
+    x, w = node.input(0), node.input(1)
+    return node.add("conv", x, w, *_bias(node), **window_attributes(node, x, w))
 
 
 @onnx_op("ConvTranspose")
 def conv_transpose(node: OnnxNode) -> Value:
-    x = node.input(0)
-    w, kernel = _weight(node)
+    x, w = node.input(0), node.input(1)
+    kernel = _kernel(node, x, w)
     n = len(kernel)
     strides, dilations = spatial(node, "strides", n), spatial(node, "dilations", n)
     extra = spatial(node, "output_padding", n, 0)
@@ -144,9 +144,8 @@ def conv_transpose(node: OnnxNode) -> Value:
     return node.add("conv_transpose", x, w, *_bias(node), **attrs, group=node.attr("group", 1), layout="NCHW")
 
 
-def _window(node: OnnxNode) -> dict[str, Any]:
-    """The attributes of a pool."""
-    x = node.input(0)
+def pool_attributes(node: OnnxNode, x: Value) -> dict[str, Any]:
+    """The attributes of a pool of `x`."""
     n = x.type.ndim - 2
     if n < 1:
         raise node.fail(f"pooling of {x.type}: no spatial dimensions")
@@ -160,7 +159,7 @@ def _window(node: OnnxNode) -> dict[str, Any]:
 
 
 def _pool(node: OnnxNode, target: str, **more: object) -> Value:
-    return node.add(target, node.input(0), **_window(node), **more)
+    return node.add(target, node.input(0), **pool_attributes(node, node.input(0)), **more)
 
 
 @onnx_op("MaxPool")
@@ -180,7 +179,8 @@ def max_unpool(node: OnnxNode) -> Value:
     strides, pads = spatial(node, "strides", n), tuple(node.attr("pads", (0,) * (2 * n)))
     if as_ints(x.shape) is None:
         raise node.unsupported(f"an input of unknown size {x.type}")
-    sizes = [(d.value - 1) * s - p - q + k for d, s, p, q, k in zip(x.shape[2:], strides, pads[:n], pads[n:], kernel, strict=True)]
+    along = zip(x.shape[2:], strides, pads[:n], pads[n:], kernel, strict=True)
+    sizes = [(d.value - 1) * s - p - q + k for d, s, p, q, k in along]
     inner = (*(d.value for d in x.shape[:2]), *sizes)
     zero = False if x.dtype.is_bool else 0
     empty = node.add("full", shape=(math.prod(inner),), value=zero, dtype=x.dtype)
@@ -307,75 +307,3 @@ def group_normalization(node: OnnxNode) -> Value:
 def lrn(node: OnnxNode) -> Value:
     attrs = {"alpha": node.attr("alpha", 1e-4), "beta": node.attr("beta", 0.75), "bias": node.attr("bias", 1.0)}
     return node.add("lrn", node.input(0), size=node.attr("size"), **attrs)
-
-
-# -- quantisation, by its definition -------------------------------------------------------------------------------
-
-
-def _per_axis(node: OnnxNode, p: Value, x: Value) -> Value:
-    """A scale or zero point, shaped to broadcast along `axis`."""
-    if p.type.ndim == 0 or as_ints(p.shape) == (1,):
-        return node.add("reshape", p, shape=()) if p.type.ndim else p
-    if p.type.ndim != 1:
-        raise node.unsupported("blocked quantisation")
-    axis = node.axis("axis", x.type.ndim, 1)
-    return node.add("reshape", p, shape=tuple(p.shape[0] if a == axis else 1 for a in range(x.type.ndim)))
-
-
-@onnx_op("DequantizeLinear")
-def dequantize_linear(node: OnnxNode) -> Value:
-    """(x - zero_point) * scale"""
-    x, scale = node.input(0), node.input(1)
-    if node.attr("block_size", 0):
-        raise node.unsupported("blocked quantisation")
-    wide = node.add("cast", x, dtype="i32")
-    if (zero := node.optional(2)) is not None:
-        wide = node.add("sub", wide, node.add("cast", _per_axis(node, zero, x), dtype="i32"))
-    return node.add("mul", node.add("cast", wide, dtype=scale.dtype), _per_axis(node, scale, x))
-
-
-@onnx_op("QuantizeLinear")
-def quantize_linear(node: OnnxNode) -> Value:
-    """saturate(round(x / scale) + zero_point), rounding half to even"""
-    x, scale, zero = node.input(0), node.input(1), node.optional(2)
-    if node.attr("block_size", 0):
-        raise node.unsupported("blocked quantisation")
-    kind = zero.dtype if zero is not None else node.dtype_attr("output_dtype", "u8")
-    if kind.bits > 16:
-        raise node.unsupported(f"quantisation to {kind}")
-    x = x if x.dtype.is_float else node.add("cast", x, dtype=scale.dtype)
-    rounded = node.add("round", node.add("div", x, _per_axis(node, scale, x)))
-    if zero is not None:
-        rounded = node.add("add", rounded, node.add("cast", _per_axis(node, zero, x), dtype=rounded.dtype))
-    limits = np.iinfo(kind.numpy)
-    held = node.add("clip", rounded, min=float(limits.min), max=float(limits.max))
-    return node.add("cast", held, dtype=kind)
-
-
-def _integers(node: OnnxNode, position: int, zero_position: int, axis: int) -> Value:
-    """An 8-bit operand as i32, less its zero point (one number, or one per row or column along `axis`)."""
-    x = node.input(position)
-    wide = node.add("cast", x, dtype="i32")
-    zero = node.optional(zero_position)
-    if zero is None:
-        return wide
-    if zero.type.ndim == 1 and as_ints(zero.shape) != (1,):
-        zero = node.add("reshape", zero, shape=tuple(zero.shape[0] if a == axis else 1 for a in range(x.type.ndim)))
-    return node.add("sub", wide, node.add("cast", zero, dtype="i32"))
-
-
-@onnx_op("MatMulInteger")
-def matmul_integer(node: OnnxNode) -> Value:
-    a, b = node.input(0), node.input(1)
-    return node.add("matmul", _integers(node, 0, 2, a.type.ndim - 2), _integers(node, 1, 3, b.type.ndim - 1))
-
-
-@onnx_op("ConvInteger")
-def conv_integer(node: OnnxNode) -> Value:
-    """Padding is the zero point, which is zero after it is subtracted."""
-    x = _integers(node, 0, 2, 1)
-    w, kernel = _weight(node)
-    strides, dilations = spatial(node, "strides", len(kernel)), spatial(node, "dilations", len(kernel))
-    pads = _pads(node, x.shape[2:], kernel, strides, dilations)
-    attrs = {"strides": strides, "pads": pads, "dilations": dilations, "group": node.attr("group", 1)}
-    return node.add("conv", x, _integers(node, 1, 3, 0), **attrs, layout="NCHW")

@@ -10,9 +10,25 @@ import onnx
 from onnx import numpy_helper
 
 from tensorlang.errors import ModelError, TypeCheckError
-from tensorlang.graph import DType, Expr, GraphBuilder, Value, as_dtype, as_ints, canonical, constant, get, runtime_dim
+from tensorlang.graph import (
+    MOVING,
+    DType,
+    Expr,
+    GraphBuilder,
+    TensorType,
+    Value,
+    as_dtype,
+    as_ints,
+    canonical,
+    constant,
+    get,
+    runtime_dim,
+)
+
+from .external import mapped
 
 MAX_SIZES = 64  # elements of a computed tensor that become dimensions
+SIZE_LIMIT = 1 << 38  # bytes of one tensor
 FOLD_LIMIT = 1 << 22  # bytes; a larger result that inputs are much smaller than is left to run time
 
 _DTYPES = {
@@ -21,6 +37,12 @@ _DTYPES = {
     onnx.TensorProto.INT8: "i8", onnx.TensorProto.INT16: "i16", onnx.TensorProto.INT32: "i32",
     onnx.TensorProto.INT64: "i64", onnx.TensorProto.UINT8: "u8", onnx.TensorProto.UINT16: "u16",
     onnx.TensorProto.UINT32: "u32", onnx.TensorProto.UINT64: "u64",
+    onnx.TensorProto.INT4: "i4", onnx.TensorProto.UINT4: "u4", onnx.TensorProto.INT2: "i2",
+    onnx.TensorProto.UINT2: "u2", onnx.TensorProto.FLOAT8E4M3FN: "f8e4m3fn",
+    onnx.TensorProto.FLOAT8E4M3FNUZ: "f8e4m3fnuz", onnx.TensorProto.FLOAT8E5M2: "f8e5m2",
+    onnx.TensorProto.FLOAT8E5M2FNUZ: "f8e5m2fnuz", onnx.TensorProto.FLOAT8E8M0: "f8e8m0",
+    onnx.TensorProto.FLOAT6E2M3: "f6e2m3", onnx.TensorProto.FLOAT6E3M2: "f6e3m2",
+    onnx.TensorProto.FLOAT4E2M1: "f4e2m1",
 }  # fmt: skip
 
 
@@ -48,6 +70,11 @@ def element_type(code: int) -> DType:
     return as_dtype(_DTYPES[code])
 
 
+def element_code(dtype: DType) -> int:
+    """ONNX's number for a dtype."""
+    return next(code for code, name in _DTYPES.items() if name == str(dtype))
+
+
 def to_array(tensor: onnx.TensorProto, what: str) -> np.ndarray:
     """A tensor's contents.
 
@@ -56,6 +83,8 @@ def to_array(tensor: onnx.TensorProto, what: str) -> np.ndarray:
         Unsupported: its element type is not one of ours.
     """
     kind = element_type(tensor.data_type)
+    if (kept := mapped(tensor)) is not None:
+        return kept
     try:
         array = numpy_helper.to_array(tensor)
     except Exception as error:
@@ -63,6 +92,22 @@ def to_array(tensor: onnx.TensorProto, what: str) -> np.ndarray:
     if array.dtype != kind.numpy:
         raise ModelError(f"{what}: contents of {array.dtype}, declared {kind}")
     return array
+
+
+class Misfit(ModelError):
+    """A node that is wrong in itself, or whose inputs do not fit it: an error only if the node would run."""
+
+
+def refuse_absurd(type_: TensorType, what: str) -> None:
+    """
+    Raises:
+        ModelError: a tensor that no machine holds.
+    """
+    size = type_.dtype.bits // 8 or 1
+    for d in type_.shape:
+        size *= d.value if d.op == "const" else 1
+    if size > SIZE_LIMIT:
+        raise ModelError(f"{what} {type_}: {size} bytes, more than {SIZE_LIMIT}")
 
 
 class Emitter:
@@ -77,8 +122,13 @@ class Emitter:
     def emit(
         self, op: str, inputs: Sequence[Value], attrs: Mapping[str, Any] | None, name: str
     ) -> Value | tuple[Value, ...]:
+        for value in inputs:
+            if value.dtype.is_narrow and op not in MOVING and not get(op).structure:
+                raise Unsupported(f"{op} of {value.type}")
         made = self.builder.add(op, inputs, attrs, name)
         outputs = made if isinstance(made, tuple) else (made,)
+        for value in outputs:
+            refuse_absurd(value.type, f"node {name!r} would make")
         arrays = self._folded(op, inputs, attrs or {}, outputs)
         if arrays is None:
             return made
@@ -164,9 +214,9 @@ class OnnxNode:
         """What messages and profiles call the node: its name, or its first output's."""
         return node_label(self.proto)
 
-    def fail(self, reason: str) -> ModelError:
+    def fail(self, reason: str) -> Misfit:
         """The error for a node that is wrong in itself: raise it."""
-        return ModelError(f"node {self.label!r} ({self.proto.op_type}): {reason}")
+        return Misfit(f"node {self.label!r} ({self.proto.op_type}): {reason}")
 
     def unsupported(self, reason: str, *needs: Value) -> Unsupported:
         """The error for a node that is sound but not supported: raise it. `needs` are values that it lacks the contents of."""
@@ -316,7 +366,7 @@ class OnnxNode:
 
     def wants(self, position: int) -> bool:
         """Whether anybody asks for an output."""
-        return position < len(self.proto.output) and bool(self.proto.output[position])
+        return position < len(self.proto.output) and self.proto.output[position] in self.host.read
 
     def add(self, op: str, *inputs: Value, **attrs: Any) -> Value:
         """Emit an operator with one output (or compute it now, if it is known)."""

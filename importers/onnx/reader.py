@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TypeAlias
 
 import onnx
-import onnx.external_data_helper
 import onnx.inliner
 
 from tensorlang.errors import ModelError
 
+from .external import resolve
 from .registry import canonical_domain
 
 Source: TypeAlias = "str | os.PathLike[str] | bytes | onnx.ModelProto"
 
 
 def read_model(source: Source) -> onnx.ModelProto:
-    """The model, with external data loaded and functions inlined.
+    """The model, with external data located (see `external`) and functions inlined.
 
     Raises:
         ModelError: the file is missing, empty, truncated, not an ONNX model, or of an opset from the future.
@@ -34,6 +35,7 @@ def read_model(source: Source) -> onnx.ModelProto:
         raise ModelError(f"{where} has no outputs")
     _check_text(model, where)
     _check_opsets(model, where)
+    _check_names_once(model.graph, where)
     return _without_functions(model, where)
 
 
@@ -90,6 +92,7 @@ def _parse(source: Source, where: str) -> onnx.ModelProto:
     if isinstance(source, onnx.ModelProto):
         model = onnx.ModelProto()
         model.CopyFrom(source)
+        resolve(_tensors(model.graph), None, where)
         return model
     if isinstance(source, bytes):
         content, folder = source, None
@@ -108,14 +111,7 @@ def _parse(source: Source, where: str) -> onnx.ModelProto:
         model.ParseFromString(content)
     except Exception as error:  # protobuf's DecodeError, of which there are several implementations
         raise ModelError(f"{where} is not an ONNX model, or is cut off: {error}") from error
-    external = [t for t in _tensors(model.graph) if onnx.external_data_helper.uses_external_data(t)]
-    if external and folder is None:
-        raise ModelError(f"{where} keeps {external[0].name!r} in another file; load it by its path")
-    if external:
-        try:
-            onnx.external_data_helper.load_external_data_for_model(model, str(folder))
-        except Exception as error:  # onnx raises many kinds, and checks for paths that leave the folder
-            raise ModelError(f"{where}: weights in other files cannot be read: {error}") from error
+    resolve(_tensors(model.graph), folder, where)
     return model
 
 
@@ -140,6 +136,19 @@ def all_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
                 yield from all_nodes(graph.node)
 
 
+def names_read(nodes: Iterable[onnx.NodeProto]) -> set[str]:
+    """The names that nodes read, those of subgraphs included, and that subgraphs give as results."""
+    found: set[str] = set()
+    for node in nodes:
+        found.update(node.input)
+        for attribute in node.attribute:
+            for graph in (attribute.g, *attribute.graphs):
+                found |= names_read(graph.node)
+                found.update(o.name for o in graph.output)
+    found.discard("")
+    return found
+
+
 def opset_versions(model: onnx.ModelProto) -> dict[str, int]:
     """Opset version by domain."""
     return {canonical_domain(o.domain): o.version for o in model.opset_import}
@@ -154,6 +163,17 @@ def _check_text(model: onnx.ModelProto, where: str) -> None:
     names += [o.domain for o in model.opset_import] + [model.graph.name]
     if damaged := [n for n in names if not isinstance(n, str)]:
         raise ModelError(f"{where} is damaged: the name {damaged[0]!r} is not text")
+
+
+def _check_names_once(graph: onnx.GraphProto, where: str) -> None:
+    for what, names in (
+        ("input", [v.name for v in graph.input]),
+        ("initializer", [t.name for t in graph.initializer]),
+        ("output", [v.name for v in graph.output]),
+    ):
+        twice = [name for name, count in Counter(names).items() if count > 1]
+        if twice:
+            raise ModelError(f"{where} has several {what}s of one name: {', '.join(map(repr, twice))}")
 
 
 def _check_opsets(model: onnx.ModelProto, where: str) -> None:

@@ -25,7 +25,7 @@ _PLAIN = {"relu": "relu", "tanh": "tanh", "sigmoid": "sigmoid", "softsign": "sof
 
 
 @dataclass
-class _Cell:
+class Cell:
     """One direction of a recurrent operator.
 
     Attributes:
@@ -135,14 +135,14 @@ class _Recurrent:
         return self.add("matmul", a, self.add("transpose", weights, perm=(1, 0)))
 
     # -- the loop --------------------------------------------------------------------------------------------------
-    def cell(self, d: int) -> _Cell:
+    def cell(self, d: int) -> Cell:
         weights, recurrence = self.of_direction(1, d), self.of_direction(2, d)
         if weights is None or recurrence is None:
             raise self.node.fail("its weights are missing")
         both = self.of_direction(3, d)
         n = self.gates * self.hidden
         bias = None if both is None else (self.part(both, 0, 0, n), self.part(both, 0, 1, n))
-        return _Cell(self.hidden, weights, recurrence, bias, self.of_direction(7, d), self.activations(d))
+        return Cell(self.hidden, weights, recurrence, bias, self.of_direction(7, d), self.activations(d))
 
     def initial(self, position: int, d: int) -> Value:
         given = self.of_direction(position, d)
@@ -150,10 +150,10 @@ class _Recurrent:
             return given
         return self.add("full", shape=(self.x.shape[1], self.hidden), value=0.0, dtype=self.x.dtype)
 
-    def inputs_product(self, cell: _Cell) -> Value:
+    def inputs_product(self, cell: Cell) -> Value:
         raise NotImplementedError
 
-    def step(self, cell: _Cell, x: Value, states: list[Value]) -> list[Value]:
+    def step(self, cell: Cell, x: Value, states: list[Value]) -> list[Value]:
         """The new states, the output first."""
         raise NotImplementedError
 
@@ -205,11 +205,11 @@ class _Recurrent:
 class _Rnn(_Recurrent):
     """Ht = f(Xt W^T + Ht-1 R^T + Wb + Rb)."""
 
-    def inputs_product(self, cell: _Cell) -> Value:
+    def inputs_product(self, cell: Cell) -> Value:
         made = self.product(self.x, cell.weights)
         return made if cell.bias is None else self.add("add", made, self.add("add", *cell.bias))
 
-    def step(self, cell: _Cell, x: Value, states: list[Value]) -> list[Value]:
+    def step(self, cell: Cell, x: Value, states: list[Value]) -> list[Value]:
         return [cell.activations[0](self.add("add", x, self.product(states[0], cell.recurrence)))]
 
 
@@ -223,11 +223,11 @@ class _Gru(_Recurrent):
         super().__init__(node)
         self.linear_before_reset = bool(node.attr("linear_before_reset", 0))
 
-    def inputs_product(self, cell: _Cell) -> Value:
+    def inputs_product(self, cell: Cell) -> Value:
         made = self.product(self.x, cell.weights)
         return made if cell.bias is None else self.add("add", made, cell.bias[0])
 
-    def step(self, cell: _Cell, x: Value, states: list[Value]) -> list[Value]:
+    def step(self, cell: Cell, x: Value, states: list[Value]) -> list[Value]:
         (state,), size = states, self.hidden
         f, g = cell.activations
         bias = None if cell.bias is None else cell.bias[1]
@@ -250,11 +250,11 @@ class _Gru(_Recurrent):
             h = g(self.add("add", self.part(x, 1, 2, size), biased(self._reset(cell, r, state), 2, 1)))
         return [self.add("add", self.add("mul", self.add("sub", self.number(1.0), z), h), self.add("mul", z, state))]
 
-    def _reset(self, cell: _Cell, r: Value, state: Value) -> Value:
+    def _reset(self, cell: Cell, r: Value, state: Value) -> Value:
         return self.product(self.add("mul", r, state), self.part(cell.recurrence, 0, 2, self.hidden))
 
 
-class _Lstm(_Recurrent):
+class Lstm(_Recurrent):
     """Gates i, o, f, c, with peepholes; `input_forget` couples i and f."""
 
     gates = 4
@@ -263,11 +263,11 @@ class _Lstm(_Recurrent):
     def states(self, d: int) -> list[Value]:
         return [self.initial(5, d), self.initial(6, d)]
 
-    def inputs_product(self, cell: _Cell) -> Value:
+    def inputs_product(self, cell: Cell) -> Value:
         made = self.product(self.x, cell.weights)
         return made if cell.bias is None else self.add("add", made, self.add("add", *cell.bias))
 
-    def step(self, cell: _Cell, x: Value, states: list[Value]) -> list[Value]:
+    def step(self, cell: Cell, x: Value, states: list[Value]) -> list[Value]:
         state, memory = states
         f, g, h = cell.activations
         gates = self.add("add", x, self.product(state, cell.recurrence))
@@ -301,4 +301,4 @@ def gru(node: OnnxNode) -> tuple[Value, ...]:
 
 @onnx_op("LSTM")
 def lstm(node: OnnxNode) -> tuple[Value, ...]:
-    return _Lstm(node).run()
+    return Lstm(node).run()

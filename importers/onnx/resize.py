@@ -130,7 +130,8 @@ def _by_matrices(
             raise node.unsupported("this form of resizing of unknown sizes", *(v for v in node.inputs[2:] if v is not None))
         n, m = pair
         factor = factors[axis]
-        positions = source_positions(n, m, m / n if factor is None else factor, coordinates, region and region[axis])
+        crop = None if region is None else region[axis]
+        positions = source_positions(n, m, m / n if factor is None else factor, coordinates, crop)
         if factor in (None, 1.0) and m == n and np.array_equal(positions, np.arange(n)):
             continue
         scale = (m / n if factor is None else factor) if node.attr("antialias", 0) else 1.0

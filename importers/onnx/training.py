@@ -14,7 +14,7 @@ Step = Callable[[OnnxNode, Value, Value, list[Value]], list[Value]]
 
 
 def _optimiser(name: str, groups: int) -> Callable[[Step], Step]:
-    """Register a step on (rate, count, [parameter, gradient, state...]): inputs and outputs stand in groups of as many tensors."""
+    """Register a step on (rate, count, [parameter, gradient, state...]); a node has several of each, kind by kind."""
 
     def register(step: Step) -> Step:
         @onnx_op(name, domain=DOMAIN)

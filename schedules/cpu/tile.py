@@ -215,11 +215,14 @@ def _packed_stage(s: Schedule, stage: Stage, block: Block, e: Expr) -> Stage | N
             return None
         return s.cache_read(e.value, "packed", [stage])
     producers = [st for st in s.stages if e.value in written_buffers(s.block(st))]
-    if len(producers) != 1 or len(readers_of(s, e.value)) != 1:
+    if e.value in s.func.outputs or len(producers) != 1 or len(readers_of(s, e.value)) != 1:
         return None
     producer = s.block(producers[0])
     if is_reduction(producer) or not is_plain(s, producer):
         return None
+    own = {loop.var for loop in producers[0].loops}
+    if any(loop.var in own for st in s.stages if st.name != producers[0].name for loop in st.loops):
+        return None  # it is tiled already, and something is computed in its loops
     return producers[0]
 
 

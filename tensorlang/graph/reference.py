@@ -62,6 +62,10 @@ class _Run:
     def _node(self, node: Node, inputs: list[np.ndarray]) -> list[np.ndarray]:
         if node.op == "bind_size":
             return [self._size(node, inputs[0])]
+        if node.op == "require":
+            if bool(inputs[0].reshape(())) is not node.attrs["holds"]:
+                raise InputError(f"the model does not work for this input: {node.attrs['message']}")
+            return [inputs[1]]
         if node.op == "if":
             branch = node.attrs["then" if inputs[0].reshape(()) else "otherwise"]
             results = self.graph(branch, dict(zip(branch.inputs, inputs[1:], strict=True)))

@@ -14,7 +14,7 @@ class Intrinsic:
     """A pure scalar function.
 
     Attributes:
-        result: "same" (the first argument's type), "bool", "i32", "f32", or "scalar" (a vector's lanes combined into one of its type).
+        result: "same" (the first argument's type), "bool", "i32", "f32", or "scalar" (a vector's lanes combined into one).
         numpy: its meaning on NumPy arrays; native code agrees within the error bound stated at its lowering.
     """
 
@@ -63,8 +63,8 @@ INTRINSICS: dict[str, Intrinsic] = {
         Intrinsic("fmod", 2, np.fmod),
         Intrinsic("fma", 3, lambda a, b, c: a * b + c),
         Intrinsic("quotient", 2, np.divide),  # correctly rounded, where `/` may multiply by a reciprocal
-        Intrinsic("float_bits", 1, lambda x: np.asarray(x, np.float32).view(np.int32), "i32"),  # of f32: IEEE 754's encoding
-        Intrinsic("from_float_bits", 1, lambda b: np.asarray(b, np.int32).view(np.float32), "f32"),  # of i32: the f32 so encoded
+        Intrinsic("float_bits", 1, lambda x: np.asarray(x, np.float32).view(np.int32), "i32"),  # IEEE 754's
+        Intrinsic("from_float_bits", 1, lambda b: np.asarray(b, np.int32).view(np.float32), "f32"),
         Intrinsic("bitwise_and", 2, np.bitwise_and),
         Intrinsic("bitwise_or", 2, np.bitwise_or),
         Intrinsic("bitwise_xor", 2, np.bitwise_xor),

@@ -95,13 +95,13 @@ def _canonical(index: Expr, context: _Context) -> tuple[Expr, frozenset[Expr]] |
     form = linear_form(index, set(ranges))
     if form is None or free_vars(form[1]) & set(ranges):
         return None
-    strides = {v: c for v, c in form[0].items() if c != 0}
-    if any(not isinstance(c, int) for c in strides.values()) or len(set(strides.values())) != len(strides):
+    strides = {v: c for v, c in form[0].items() if isinstance(c, int) and c != 0}
+    if any(not isinstance(c, int) for c in form[0].values()) or len(set(strides.values())) != len(strides):
         return None
     told = determined_variables([index], ranges) & strides.keys()
     if any(free_vars(c) & ranges.keys() - told for c in conditions):
         return None
-    names = {v: _stride(int(c)) for v, c in strides.items()}  # type: ignore[call-overload]
+    names = {v: _stride(c) for v, c in strides.items()}
     return simplify(substitute(index, names)), frozenset(simplify(substitute(c, names)) for c in conditions)
 
 

@@ -198,14 +198,25 @@ def _may_not_swap(a: Access, b: Access, sides: Sides) -> Expr:
     return result
 
 
-def check_shift_inwards(func: PrimFunc, loop: For) -> Verdict:
-    """Whether some points of `loop` may be executed twice (`split(tail="shift_inwards")`): not those of a reduction."""
+def check_shift_inwards(func: PrimFunc, loop: For, factor: int | None = None) -> Verdict:
+    """Whether some points of `loop` may be executed twice (`split(tail="shift_inwards")`): not those of a reduction.
+
+    Tiles of `factor` that fit exactly execute none twice.
+    """
+    length = loop.extent.value if loop.extent.op == "const" else None
+    if factor is not None and length is not None and factor > 0 and length % factor == 0:
+        return PROVED
     for s in walk_stmt(loop):
         if isinstance(s, Block) and loop.var in reduce_loop_vars(s):
             reason = f"{loop.var.name} is a reduction loop of {s.name}: points executed twice would count twice"
+            if factor is not None and factor > 1 and (n := length or factor + 1) > factor:
+                again, last = n - factor, (n - 1) // factor
+                name, at = loop.var.name, f" (where {loop.extent} = {n})" if length is None else ""
+                reason += f"; {name} = {again} is point {again % factor} of tile {again // factor} and point 0 of tile {last}{at}"
             return Verdict("refuted", reason, None, 'split it with tail="guard"', (loop, s))
         if isinstance(s, Block) and "rolling_buffer" in s.annotations:
-            reason = f"{s.name} keeps what earlier iterations of {s.annotations['rolling_buffer']} computed, each once and in order"
+            along = s.annotations["rolling_buffer"]
+            reason = f"{s.name} keeps what earlier iterations of {along} computed, each once and in order"
             return Verdict("refuted", reason, None, 'split it with tail="guard"', (loop, s))
     return PROVED
 

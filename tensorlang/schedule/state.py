@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from tensorlang.schedule import legality, trial
 from tensorlang.schedule.relations import Axes, History, Relation, Split, expanded, fuse_relations
 from tensorlang.schedule.tensorize import check_outside_units, check_units_intact
 from tensorlang.schedule.trace import Step, Trace
-from tensorlang.schedule.verdict import ProofEntry, RefusedStep, Verdict, both
+from tensorlang.schedule.verdict import ProofEntry, RefusedStep, UncheckedStep, Verdict, both
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,9 +145,12 @@ class ScheduleState:
         Raises:
             RefusedStep: running the program shows that a step changed its meaning.
         """
+        where = user_location()
         for entry in self.proof:
             if entry.verdict.status == "refuted":
-                raise RefusedStep("", entry.step, entry.verdict, self.func)
+                raise RefusedStep(where, entry.step, entry.verdict, self.func)
+            if entry.verdict.status == "unknown" and not entry.verdict.ran:
+                warnings.warn(f"{where}: {entry.step}: {entry.verdict}", UncheckedStep, stacklevel=2)
 
     def _relation(self, step: Step, made: Sequence[Expr], new: PrimFunc) -> tuple[Relation, ...]:
         """How the loops `made` by a split or a fusion follow from those before it; any other step makes none."""

@@ -22,7 +22,7 @@ from tensorlang.ir.buffer import Buffer
 from tensorlang.ir.expr import Expr
 from tensorlang.ir.stmt import PrimFunc, Store
 from tensorlang.ir.visitor import own_exprs, walk, walk_stmt
-from tensorlang.schedule.verdict import Verdict
+from tensorlang.schedule.verdict import NOT_CHECKED, Verdict
 from tensorlang.schedule.witness import describe, points
 from tensorlang.symbolic.integer_set import evaluate
 
@@ -65,7 +65,7 @@ def tried(before: PrimFunc, after: PrimFunc, verdict: Verdict, limit: float) -> 
 
 def not_tried(verdict: Verdict) -> Verdict:
     """`verdict` of a step that was to be run, and could not be."""
-    return verdict if verdict.checked else replace(verdict, checked="not checked: the program is too large to be run for it")
+    return verdict if verdict.checked else replace(verdict, checked=f"{NOT_CHECKED}: the program is too large to be run for it")
 
 
 def _assignments(func: PrimFunc) -> Iterator[dict[Expr, int]]:

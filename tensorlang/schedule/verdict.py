@@ -59,10 +59,22 @@ class Verdict:
     checked: str = ""
     suspect: Mapping[Expr, int] | None = None
 
+    @property
+    def ran(self) -> bool:
+        """Whether the program was run to check the step."""
+        return bool(self.checked) and not self.checked.startswith(NOT_CHECKED)
+
     def __str__(self) -> str:
         """One line: `unknown: t[i] depends on data; checked by running it at M=1, M=3`."""
         parts = [p for p in (self.reason, self.checked) if p]
         return self.status + (": " + "; ".join(parts) if parts else "")
+
+
+NOT_CHECKED = "not checked"
+
+
+class UncheckedStep(UserWarning):
+    """A step of a user's schedule that can neither be decided nor, for its size, be checked by running."""
 
 
 PROVED = Verdict("proved")

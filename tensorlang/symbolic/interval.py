@@ -232,7 +232,7 @@ class Ranges:
         most = self.high[v]
         if len(divisor) == 1:
             ((monomial, k),) = divisor.items()
-            q = {}
+            q: dict[tuple[Expr, ...], int] = {}
             for m, c in most.items():
                 left = list(m)
                 for atom in monomial:
@@ -244,7 +244,7 @@ class Ranges:
                         q[tuple(left)] = c // k
         else:
             lead = max(divisor, key=len)
-            q = integer(most.get(lead, 0) // divisor[lead])
+            q = dict(integer(most.get(lead, 0) // divisor[lead]))
         rest = self._upper(plus(most, multiply(q, divisor), -1))
         return plus(q, {ONE: -1}) if rest is not None and rest < 0 else None
 

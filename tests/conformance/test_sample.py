@@ -47,7 +47,8 @@ def test_every_kind_of_test_is_there():
 
 def test_the_table_counts_and_lists():
     add, relu = "node/test_add", "node/test_relu"
-    text = table({add: {"id": add, "verdict": "pass", "message": ""}, relu: {"id": relu, "verdict": "error", "message": "no\nway"}})
+    wrong = {"id": relu, "verdict": "error", "message": "no\nway"}
+    text = table({add: {"id": add, "verdict": "pass", "message": ""}, relu: wrong})
     assert "2 tests, 1 pass, 1 error" in text
     assert "| Add | 1 |" in text and "- `node/test_relu` error: no way" in text
 

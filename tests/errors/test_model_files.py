@@ -89,14 +89,14 @@ def test_no_opset():
 def test_all_unsupported_operators_are_listed_at_once():
     nodes = [
         node("Relu", ["x"], ["a"]),
-        node("NonZero", ["a"], ["b"], name="first"),
+        node("Whatever", ["a"], ["b"], name="first"),
         node("Frobnicate", ["a"], ["c"], name="second"),
         node("Magic", ["a"], ["y"], name="third", domain="com.acme.nowhere"),
     ]
     with pytest.raises(UnsupportedOpError) as caught:
         tl.from_onnx(model(nodes, [("x", F, [3])], ["y"], domains={"com.acme.nowhere": 1}))
     assert [(op, name) for op, name, _ in caught.value.ops] == [
-        ("NonZero", "first"), ("Frobnicate", "second"), ("com.acme.nowhere::Magic", "third"),
+        ("Whatever", "first"), ("Frobnicate", "second"), ("com.acme.nowhere::Magic", "third"),
     ]  # fmt: skip
     text = str(caught.value)
     assert "no such operator in ONNX" in text and "register_onnx_op" in text
@@ -104,19 +104,20 @@ def test_all_unsupported_operators_are_listed_at_once():
 
 def test_unsupported_forms_are_listed_at_once_too():
     nodes = [
-        node("Reshape", ["x", "s"], ["a"], name="first"),
+        node("Unsqueeze", ["x", "s"], ["a"], name="first"),
         node("Relu", ["a"], ["b"], name="between"),
-        node("Expand", ["x", "s"], ["c"], name="second"),
+        node("CumSum", ["x", "s"], ["c"], name="second"),
         node("Add", ["b", "c"], ["y"], name="join"),
     ]
-    with pytest.raises(UnsupportedOpError, match="depends on data") as caught:
+    with pytest.raises(UnsupportedOpError, match="computed at run time") as caught:
         tl.from_onnx(model(nodes, [("x", F, [4]), ("s", np.int64, [1])], ["y"]))
     assert [name for _, name, _ in caught.value.ops] == ["first", "second"]
+    assert caught.value.needs == ("s",)
 
 
 def test_unsupported_operators_inside_subgraphs():
     info = helper.make_tensor_value_info("o", 1, None)
-    body = helper.make_graph([node("NonZero", ["x"], ["o"], name="deep")], "then", [], [info])
+    body = helper.make_graph([node("Whatever", ["x"], ["o"], name="deep")], "then", [], [info])
     m = model([node("If", ["c"], ["y"], then_branch=body, else_branch=body)], [("x", F, [3])], ["y"], {"c": np.array(True)})
     with pytest.raises(UnsupportedOpError, match="'deep'"):
         tl.from_onnx(m)
@@ -174,3 +175,72 @@ def test_external_data_may_not_leave_the_folder(tmp_path):
 def test_a_graph_that_is_made_of_nothing():
     with pytest.raises(ModelError, match="holds no graph"):
         tl.from_onnx(onnx.ModelProto(ir_version=8))
+
+
+def external_model(folder, location="weights.bin", **entries):
+    """A classifier whose weight is in a file beside it."""
+    m = classifier()
+    w = m.graph.initializer[0]
+    content = w.raw_data
+    w.ClearField("raw_data")
+    w.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in {"location": location, **entries}.items():
+        w.external_data.add(key=key, value=str(value))
+    (folder / "m.onnx").write_bytes(m.SerializeToString())
+    return content
+
+
+def test_external_data_is_mapped(tmp_path):
+    content = external_model(tmp_path, offset=4096, length=64 * 64 * 4)
+    (tmp_path / "weights.bin").write_bytes(bytes(4096) + content)
+    graph = tl.from_onnx(tmp_path / "m.onnx")
+    (weight,) = [v for v in graph.constants() if v.type.ndim == 2]
+    np.testing.assert_array_equal(weight.constant, np.ones((64, 64), F))
+    assert not weight.constant.flags.owndata and not weight.constant.flags.writeable
+
+
+@pytest.mark.parametrize(
+    ("entries", "size", "message"),
+    [
+        ({}, None, "no such file"),
+        ({}, 100, "of a file of 100"),
+        ({"offset": 8}, 64 * 64 * 4, "16384 bytes from 8 on"),
+        ({"length": 12}, 64 * 64 * 4, "length 12"),
+        ({"offset": "x"}, 64 * 64 * 4, "no number"),
+    ],
+)
+def test_external_data_that_is_not_there(tmp_path, entries, size, message):
+    external_model(tmp_path, **entries)
+    if size is not None:
+        (tmp_path / "weights.bin").write_bytes(bytes(size))
+    with pytest.raises(ModelError, match=message):
+        tl.from_onnx(tmp_path / "m.onnx")
+
+
+def test_external_data_of_a_model_object(tmp_path):
+    external_model(tmp_path)
+    with pytest.raises(ModelError, match="load it by its path"):
+        tl.from_onnx(onnx.load(tmp_path / "m.onnx", load_external_data=False))
+
+
+def test_a_cycle():
+    nodes = [node("Add", ["x", "b"], ["a"], name="one"), node("Relu", ["a"], ["b"], name="two")]
+    with pytest.raises(ModelError, match="'two' makes it, but stands later: the nodes are out of order, or form a cycle"):
+        tl.from_onnx(model(nodes, [("x", F, [3])], ["b"]))
+
+
+@pytest.mark.parametrize("what", ["input", "initializer", "output"])
+def test_names_that_come_twice(what):
+    m = classifier()
+    field = getattr(m.graph, what)
+    field.append(field[0])
+    with pytest.raises(ModelError, match=f"several {what}s of one name"):
+        tl.from_onnx(m)
+
+
+def test_absurd_sizes():
+    with pytest.raises(ModelError, match="bytes, more than"):
+        tl.from_onnx(model([node("Relu", ["x"], ["y"])], [("x", F, [1 << 20, 1 << 20])], ["y"]))
+    nodes = [node("Expand", ["x", "s"], ["y"], name="grow")]
+    with pytest.raises(ModelError, match="'grow' would make"):
+        tl.from_onnx(model(nodes, [("x", F, [1])], ["y"], {"s": np.array([1 << 40])}))

@@ -17,7 +17,9 @@ from tests import programs
 from tests.schedule.checks import check
 
 
-def tile(update: str, init: str = "if j < N: acc[j] = 0.0", result: str = "if j < N: y[j] = acc[j]", size: int = 16) -> set[str]:
+def tile(
+    update: str, init: str = "if j < N: acc[j] = 0.0", result: str = "if j < N: y[j] = acc[j]", size: int = 16
+) -> set[str]:
     """The arrays without masks in a tile of 16 lanes, of which N hold something."""
     init, update, result = (_suite(text) for text in (init, update, result))
     func = parse_func(

@@ -185,6 +185,35 @@ def test_tile_takes_both_steps_or_none():
     replays(s)
 
 
+def test_tile_vectorize_parallel_unroll(golden):
+    s = dense(8, 32)
+    y = s["y"]
+    io, jo, ii, ji = y.tile(*y.axis, 4, 16)
+    y.reorder(io, jo, *y.reduce_axis, ii, ji)
+    y.vectorize(ji)
+    y.unroll(ii)
+    y.parallel(y.fuse(io, jo))
+    golden(body_of(s))
+    check(s)
+    replays(s)
+
+
+def test_classic_order_and_names_of_arguments():
+    s = dense(16, 32)
+    y = s["y"]
+    i, j = y.axis
+    (k,) = y.reduce_axis
+    xo, yo, xi, yi = y.tile(i, j, x_factor=4, y_factor=16)
+    ko, ki = y.split(k, factor=4)
+    y.reorder(xo, yo, ko, ki, xi, yi)
+    y.vectorize(yi)
+    y.pragma(ki, "unroll_explicit")
+    fused = y.fuse(xo, yo)
+    y.split(fused, nparts=2)
+    check(s)
+    replays(s)
+
+
 # -- bind ----------------------------------------------------------------------------------------------------------
 
 

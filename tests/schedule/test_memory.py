@@ -472,3 +472,14 @@ def test_set_store_predicate_refuses():
     refused(s, lambda: out.set_store_predicate(lambda i: i + 1, out.axis[0]), "is no condition")
     refused(s, lambda: out.set_store_predicate(lambda: True), "is no condition")
     assert not any(isinstance(f, For) and f.kind != "serial" for f in walk_stmt(s.func.body))
+
+
+def test_a_predicate_given_as_an_expression_reads_and_replays_like_one_given_as_a_function():
+    s = dense()
+    out = s["out"]
+    io, ii = out.split(out.axis[0], 5)
+    out.set_store_predicate(io.var * 5 + ii.var < 12)
+    assert str(s.trace).endswith("out.set_store_predicate(lambda i0, i1: i0 * 5 + i1 < 12, i_o, i_i)")
+    again = Schedule(s.original)
+    s.trace.replay(again)
+    assert str(again) == str(s) and str(again.trace) == str(s.trace)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from bench import schedule_cost
 from tensorlang import te
 from tensorlang.build import build, schedule_of
 from tensorlang.errors import ScheduleError
@@ -162,6 +163,8 @@ def test_what_is_too_large_to_run_says_so():
     s = Schedule(parse_func(SCATTER.format(n=1 << 30, size="").replace(", )", ")")))
     s["y"].parallel(s["y"].loops[0])
     assert s.proof[-1].verdict.checked == "not checked: the program is too large to be run for it"
+    with pytest.warns(verdict.UncheckedStep, match="y.parallel.*depends on data.*not checked"):
+        s.settle()
 
 
 def test_a_build_runs_what_was_too_much_for_a_step(monkeypatch):
@@ -194,3 +197,21 @@ def test_data_that_indexes_memory_stays_inside():
     data = trial._data(s.original, sizes, 0, False)
     assert data[0].min() >= 0 and data[0].max() < 8 and index.name == "index"
     assert np.array_equal(data[0], trial._data(s.original, sizes, 0, False)[0])
+
+
+def test_a_step_with_its_proof_costs_milliseconds():
+    """Within a few times of the 5 ms that `python -m bench.schedule_cost` shows: a busy machine must not fail the test."""
+    schedule_cost.measure("matmul 128x768x768, default")
+    for case in ("matmul 1009x1009x1009, by hand", "matmul MxNxK, by hand", "conv 3x3/2 56x56 64->128, default"):
+        steps = schedule_cost.measure(case)
+        assert {status for _, _, status in steps} == {"proved"}
+        times = sorted(ms for ms, _, _ in steps)
+        assert times[len(times) // 2] < 5 and times[-1] < 40, f"{case}: {times}"
+
+
+def test_tiles_that_fit_exactly_shift_nothing():
+    s = Schedule(programs.dense(8, 8, 12))
+    s["y"].split(s["y"].reduce_axis[0], 4, tail="shift_inwards")
+    with pytest.raises(ScheduleError, match="k = 7 is point 2 of tile 1 and point 0 of tile 2"):
+        t = Schedule(programs.dense(8, 8, 12))
+        t["y"].split(t["y"].reduce_axis[0], 5, tail="shift_inwards")

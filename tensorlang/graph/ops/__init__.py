@@ -2,6 +2,7 @@
 
 from tensorlang.graph.ops import (
     broadcast,
+    cache,
     control,
     conv,
     elementwise,
@@ -24,6 +25,7 @@ from tensorlang.graph.ops import (
 
 __all__ = [
     "broadcast",
+    "cache",
     "control",
     "conv",
     "elementwise",

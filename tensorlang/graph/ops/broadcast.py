@@ -108,14 +108,56 @@ def _np_divide(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.where((a < 0) != (b < 0), -quotient, quotient) if a.dtype.kind == "i" else a // b
 
 
+def _remainder(a: Expr, b: Expr) -> Expr:
+    """a - b * (a / b toward zero), of the sign of a.
+
+    Floating point in f64, exact up to quotients of 2^53: the product is fused, and a quotient that was rounded to the next
+    whole number shows in the sign.
+    """
+    if not a.dtype.is_float:
+        return a - te.truncdiv(a, b) * b
+    x, y, zero = te.cast("f64", a), te.cast("f64", b), te.const(0.0, "f64")
+    rest = te.fma(-te.trunc(x / y), y, x)
+    wrong = and_(ne(rest, zero), ne(lt(rest, zero), lt(x, zero)))
+    rest = select(wrong, rest + select(ne(lt(x, zero), lt(y, zero)), -y, y), rest)
+    return te.cast(a.dtype, select(and_(te.isinf(y), not_(te.isinf(x))), x, rest))
+
+
 def _modulo(a: Expr, b: Expr, fmod: bool = False) -> Expr:
     """The remainder with the sign of the divisor, or with `fmod` that of the dividend."""
     if fmod:
-        return call("fmod", a, b)
+        return _remainder(a, b)
     if not a.dtype.is_float:
         return floormod(a, b)
-    rest, zero = call("fmod", a, b), te.const(0, a.dtype)
+    rest, zero = _remainder(a, b), te.const(0, a.dtype)
     return select(and_(ne(rest, zero), ne(lt(rest, zero), lt(b, zero))), rest + b, rest)
+
+
+def _power(a: Expr, b: Expr) -> Expr:
+    """a ** b. Of integers by squaring: exact where the result fits; else its low bits, for exponents below 64."""
+    if a.dtype.is_float:
+        return call("pow", a, b)
+    one, zero = te.const(1, a.dtype), te.const(0, a.dtype)
+    exponent = te.cast("i64", b)
+    parity = call("bitwise_and", exponent, te.const(1, "i64"))
+    far = 62 + parity  # only 0, 1 and -1 have such powers, and those depend on parity alone
+    left = select(lt(exponent, te.const(0, "i64")), parity, te.minimum(exponent, far))
+    result, square = one, a
+    for bit in range(6):
+        odd = ne(call("bitwise_and", left, te.const(1 << bit, "i64")), te.const(0, "i64"))
+        result = select(odd, result * square, result)
+        square = square * square
+    if b.dtype.kind == "u":
+        return result
+    unit = eq(a, one) if a.dtype.kind == "u" else or_(eq(a, one), eq(a, -one))
+    return select(and_(lt(exponent, te.const(0, "i64")), not_(unit)), zero, result)
+
+
+def _np_power(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    if a.dtype.kind not in "iu" or b.dtype.kind == "u" or (b >= 0).all():
+        return np.power(a, b)
+    unit = (a == 1) | (a == -1)
+    return np.where(b < 0, np.where(unit, np.power(a, np.abs(b)), 0), np.power(a, np.maximum(b, 0)))
 
 
 def _np_modulo(a: np.ndarray, b: np.ndarray, fmod: bool = False) -> np.ndarray:
@@ -129,7 +171,7 @@ binary("add", lambda a, b: a + b, np.add, lambda a, b: a + b)
 binary("sub", lambda a, b: a - b, np.subtract, lambda a, b: a - b)
 binary("mul", lambda a, b: a * b, np.multiply, lambda a, b: a * b)
 binary("div", _divide, _np_divide, truncdiv)
-binary("pow", lambda a, b: call("pow", a, b), np.power)
+binary("pow", _power, _np_power)
 binary("minimum", minimum, np.minimum, minimum)
 binary("maximum", maximum, np.maximum, maximum)
 binary("mod", _modulo, _np_modulo, lambda a, b, fmod=False: floormod(a, b))

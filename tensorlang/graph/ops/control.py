@@ -2,6 +2,7 @@
 
     %n = bind_size(%count; defines=[u])                       from here on the dimension u is the integer in %count
     %y = if(%cond, %a, %b; then={...}, otherwise={...})  both graphs take %a, %b
+    %y = require(%cond, %x; holds=True, message="...")    %x, in a run where the condition holds; another is refused
     %s, %ys = loop(%trips, %go, %s0, %a; body={...}, carried=1)
                                                          body: (i, s, a) -> (go, s, y); ys stacks y of every trip
 
@@ -41,6 +42,17 @@ class BindSize(Structure):
         contents = np.empty(tuple(d.value for d in inputs[0].shape), dtype=object)
         contents.fill(defined[0])
         return [contents]
+
+
+@op("require", OPAQUE)
+class Require(Structure):
+    """The second input. A run in which the condition (a bool of one element) is not `holds` is refused with `message`."""
+
+    def infer(self, *inputs: TensorType, **attrs: Any) -> list[TensorType]:
+        return [inputs[1]]
+
+    def data(self, *inputs: Value, **attrs: Any) -> list[np.ndarray | None]:
+        return [inputs[1].data]
 
 
 @op("if", OPAQUE)

@@ -17,8 +17,8 @@ import numpy as np
 
 from tensorlang import te
 from tensorlang.graph.ir import TensorType
-from tensorlang.graph.ops.common import intrinsic, require
-from tensorlang.graph.registry import ELEMENTWISE, Op, op
+from tensorlang.graph.ops.common import canonical, intrinsic, plain, require
+from tensorlang.graph.registry import ELEMENTWISE, INJECTIVE, Op, op
 from tensorlang.ir.dtype import NARROW, DType, dtype as as_dtype, f32, i32, u8
 from tensorlang.ir.expr import Expr, cast, const, eq, lt, ne
 
@@ -272,3 +272,26 @@ class Reinterpret(Op):
 
     def numpy(self, x: np.ndarray, *, dtype: DType | str) -> np.ndarray:
         return np.ascontiguousarray(x).view(as_dtype(dtype).numpy).reshape(np.shape(x))
+
+
+@op("unpack", INJECTIVE)
+class Unpack(Op):
+    """Numbers of `bits` bits out of the bytes of the last dimension, low bits first; each as u8."""
+
+    def infer(self, x: TensorType, *, bits: int) -> list[TensorType]:
+        require(x.dtype == u8 and x.ndim >= 1 and bits in (1, 2, 4), f"unpack of {x} by {bits} bits")
+        return [TensorType(u8, (*x.shape[:-1], canonical(x.shape[-1] * (8 // bits))))]
+
+    def te(self, x: te.Tensor, *, bits: int) -> te.Tensor:
+        shape = plain((*x.shape[:-1], canonical(x.shape[-1] * (8 // bits))))
+
+        def element(*i: Expr) -> Expr:
+            byte = cast(i32, x[(*i[:-1], te.floordiv(i[-1], 8 // bits))])
+            place = cast(i32, te.floormod(i[-1], 8 // bits)) * bits
+            return cast(u8, _and(intrinsic("right_shift", byte, place), (1 << bits) - 1))
+
+        return te.compute(shape, element, name="unpack")
+
+    def numpy(self, x: np.ndarray, *, bits: int) -> np.ndarray:
+        parts = [(x >> place) & ((1 << bits) - 1) for place in range(0, 8, bits)]
+        return np.stack(parts, -1).reshape(*x.shape[:-1], -1)

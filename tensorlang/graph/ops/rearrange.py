@@ -106,7 +106,7 @@ class WriteCache(Op):
 
 @op("weighted_taps", REDUCTION)
 class WeightedTaps(Op):
-    """out[.., i, ..] = sum over k of x[.., taps[i, k], ..] * weights[i, k] along `axis`: any linear resampling of one dimension."""
+    """out[.., i, ..] = sum over k of x[.., taps[i, k], ..] * weights[i, k] along `axis`: any linear resampling."""
 
     def infer(self, x: TensorType, taps: TensorType, weights: TensorType, *, axis: int) -> list[TensorType]:
         require(taps.ndim == weights.ndim == 2 and 0 <= axis < x.ndim, f"weighted_taps of {x} by {taps} and {weights}")

@@ -130,11 +130,11 @@ class GridSample(Op):
                     held.append(_held(j + border, wrap(size) + 2 * border))
                 return wide(source[(i[0], i[1], *held)])
 
-            taps = []
+            taps: list[list[tuple[Expr, Expr]]] = []
             for d in range(n):
                 p = positions[(i[0], *i[2:], d)]
                 if mode == "nearest":
-                    taps.append([(cast("i64", p), None)])
+                    taps.append([(cast("i64", p), const(1.0, p.dtype))])
                     continue
                 low = te.floor(p)
                 t, j = p - low, cast("i64", low)
@@ -144,7 +144,7 @@ class GridSample(Op):
                     taps.append([(j + k - 1, w) for k, w in enumerate(_cubic(t))])
             if mode == "nearest":
                 return cast(x.dtype, read([tap[0][0] for tap in taps]))
-            return cast(x.dtype, _interpolated(read, taps))  # type: ignore[arg-type]
+            return cast(x.dtype, _interpolated(read, taps))
 
         return te.compute((x.shape[0], x.shape[1], *grid.shape[1:-1]), element, name="grid_sample")
 
@@ -165,6 +165,7 @@ class GridSample(Op):
         whole = np.floor(p)
         t = p - whole
         base = whole.astype(np.int64)
+        taps: list[list[tuple[Any, Any]]]
         if mode == "nearest":
             taps = [[(base[..., d], 1.0)] for d in range(n)]
         elif mode == "linear":
@@ -217,7 +218,9 @@ class RoiAlign(Op):
     element, as the aligned form of Detectron2 has it. "max" is of the weighted neighbours, as ONNX defines it.
     """
 
-    def infer(self, x: TensorType, rois: TensorType, batch: TensorType, *, height: int, width: int, **_: Any) -> list[TensorType]:
+    def infer(
+        self, x: TensorType, rois: TensorType, batch: TensorType, *, height: int, width: int, **_: Any
+    ) -> list[TensorType]:
         require(x.ndim == 4 and rois.ndim == 2 and batch.ndim == 1, f"roi_align of {x} in {rois} of {batch}")
         require(batch.dtype.is_int, f"roi_align: batch indices of {batch.dtype}")
         return [TensorType.of(x.dtype, (rois.shape[0], x.shape[1], height, width))]
@@ -240,7 +243,8 @@ class RoiAlign(Op):
         adaptive = sampling <= 0
 
         def corner(n: Expr, k: int) -> Expr:
-            return wide(rois[n, k]) * _float(spatial_scale, wide(rois[n, k])) - _float(0.5 if half_pixel else 0.0, wide(rois[n, k]))
+            edge = wide(rois[n, k])
+            return edge * _float(spatial_scale, edge) - _float(0.5 if half_pixel else 0.0, edge)
 
         def extent(n: Expr, d: int) -> Expr:
             size = corner(n, 3 - d) - corner(n, 1 - d)

@@ -16,7 +16,7 @@ from tensorlang.graph.ops.shape import pad_stage
 from tensorlang.graph.ops.windows import Layout, output_size, window_size
 from tensorlang.graph.registry import COMPOUND, REDUCTION, Op, op
 from tensorlang.ir.dtype import dtype as as_dtype
-from tensorlang.ir.expr import Expr, ExprLike, eq, maximum, wrap
+from tensorlang.ir.expr import Expr, eq, maximum, wrap
 
 Ints = Sequence[int]
 
@@ -27,7 +27,8 @@ class Col2Im(Op):
 
     def infer(self, x: TensorType, *, image: Ints, block: Ints, strides: Ints, pads: Ints, dilations: Ints) -> list[TensorType]:
         size = prod(block)
-        require(x.ndim == 3 and x.shape[1].op == "const" and x.shape[1].value % size == 0, f"col2im of {x}, blocks {list(block)}")
+        whole = x.ndim == 3 and x.shape[1].op == "const" and x.shape[1].value % size == 0
+        require(whole, f"col2im of {x}, blocks {list(block)}")
         counts = self.counts(image, block, strides, pads, dilations)
         blocks = x.shape[2]
         require(blocks.op != "const" or blocks.value == prod(counts), f"col2im of {x}: {prod(counts)} blocks are expected")
@@ -124,9 +125,9 @@ class MaxPoolIndices(Pool):
                 flat = flat * size + i
             return flat
 
-        area: ExprLike = wrap(1)
+        area = wrap(1)
         for size in sizes:
-            area = area * size
+            area = area * wrap(size)
 
         def element(*index: Expr) -> Expr:
             n, c, spatial = where.split(index)
@@ -155,8 +156,3 @@ class MaxPoolIndices(Pool):
         found = np.where(hit, where - 1, np.iinfo(np.int64).max).min(axis=-1)
         lead = np.arange(x.shape[0] * x.shape[1]).reshape(x.shape[0], x.shape[1], *(1,) * len(spatial))
         return found + lead * int(np.prod(spatial))
-
-
-def unpooled_size(size: ExprLike, kernel: int, stride: int, begin: int, end: int) -> Expr:
-    """The size that pooling made `size` of."""
-    return canonical((wrap(size) - 1) * stride - (begin + end) + kernel)

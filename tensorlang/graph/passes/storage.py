@@ -18,6 +18,7 @@ from tensorlang.graph.ir import Graph, Node, TensorType, Value, constant
 from tensorlang.graph.ops.formats import MOVING
 from tensorlang.graph.registry import get
 
+
 def narrow_values(graph: Graph) -> bool:
     """Whether a value of `graph`, or of a body in it, is of a narrow format."""
     values = (*graph.values(), *graph.constants())

@@ -39,6 +39,7 @@ from tensorlang.graph.program.tree import (
     Program,
     ReadSize,
     Repeat,
+    Require,
     Site,
 )
 from tensorlang.graph.registry import get
@@ -214,7 +215,7 @@ class ProgramBuilder:
                     self.root.join(value, group.inputs[0])
         pending: dict[Node, list[tuple[Expr, Expr, Node]]] = {}
         for a, b, node in shape_constraints(graph):
-            if self.storage.is_known(a) and self.storage.is_known(b):
+            if graph is self.graph and self.storage.is_known(a) and self.storage.is_known(b):
                 self.constraints.append((a, b, node))
             else:
                 pending.setdefault(node, []).append((a, b, node))
@@ -235,6 +236,9 @@ class ProgramBuilder:
         if node.op == "bind_size":
             self.root.join(node.output, node.inputs[0])
             return [ReadSize(node.inputs[0], node.defines[0], node.attrs["low"], _label(node))]
+        if node.op == "require":
+            self.root.join(node.output, node.inputs[1])
+            return [Require(node.inputs[0], node.attrs["holds"], node.attrs["message"])]
         return self._branch(node) if node.op == "if" else self._loop(node)
 
     def _body(self, graph: Graph, given: Mapping[Value, Value]) -> tuple[Block, set[Value]]:

@@ -29,6 +29,7 @@ from tensorlang.graph.program.tree import (
     Own,
     ReadSize,
     Repeat,
+    Require,
     Site,
     Statement,
     Step,
@@ -56,6 +57,7 @@ class Main:
         self.heap: dict[Value, str] = {}
         self.steps: list[Step] = []
         self.checks: list[str] = []
+        self.live: dict[str, None] = {}  # variables with memory that is to be given back, where the text stands now
         self.calls: dict[Call, Step] = {}
         self.now = 0
         self.lines: list[str] = []
@@ -152,7 +154,7 @@ class Main:
         for n, s in enumerate(block):
             self._statement(s, depth)
             for root in [r for r, end in last.items() if end == n and r not in kept]:
-                self._line(depth, f"release(ctx, {self.heap[root]})")
+                self._release(depth, self.heap[root])
 
     def _lifetimes(self, block: Block, foreign: Sequence[Value]) -> tuple[dict[Value, int], set[Value]]:
         """The last statement that touches each piece of memory allocated here, and the pieces that are handed over."""
@@ -191,11 +193,13 @@ class Main:
         elif isinstance(s, Check):
             text = f"{self.printer.show(s.a, 4)} == {self.printer.show(s.b, 4)}"
             self._check(text, f"at node {s.label!r} two sizes differ that must be equal: {s.a} and {s.b}", depth)
+        elif isinstance(s, Require):
+            self._check(f"{self._read(s.value, 'u8')} {'!=' if s.holds else '=='} 0", s.message, depth)
         elif isinstance(s, Define):
             self._line(depth, f"{self._name(s.dim)} = {self.printer(s.value)}")
         elif isinstance(s, Own):
             name = self._heap_name(self.program.root(s.value))
-            self._line(depth, f"{name} = scratch(ctx, {self.printer(nbytes_of(s.value.type))})")
+            self._allocate(depth, name, self.printer(nbytes_of(s.value.type)))
             if s.stack:
                 self._line(depth, f"{name}_room = 0")
         elif isinstance(s, Move):
@@ -203,14 +207,18 @@ class Main:
             if s.replace:
                 self._line(depth, f"release(ctx, {target})")
             self._line(depth, f"{target} = {source}")
+            del self.live[source]
+            self.live[target] = None
         elif isinstance(s, Grow):
             self._grow(s, depth)
         elif isinstance(s, Deliver):
             self._line(depth, f"outputs[{s.number}] = {self._heap_name(self.program.root(s.value))}")
         elif isinstance(s, Branch):
             self._line(depth, f"if {self._read(s.condition, 'u8')} != 0:")
+            before = dict(self.live)
             self._nested(s.then, depth, s.results)
             if s.otherwise:
+                self.live = before
                 self._line(depth, "else:")
                 self._nested(s.otherwise, depth, s.results)
         else:
@@ -244,9 +252,23 @@ class Main:
         self._line(depth + 1, f"release(ctx, {name})")
         self._line(depth + 1, f"{name} = {name}_more")
 
+    def _allocate(self, depth: int, name: str, nbytes: str) -> None:
+        self._line(depth, f"{name} = scratch(ctx, {nbytes})")
+        self.live[name] = None
+
+    def _release(self, depth: int, name: str) -> None:
+        self._line(depth, f"release(ctx, {name})")
+        del self.live[name]
+
     def _check(self, condition: str, message: str, depth: int) -> None:
+        """Leave unless the condition holds, with nothing still allocated."""
         if message not in self.checks:
             self.checks.append(message)
+        if self.live:
+            self._line(depth, f"if not ({condition}):")
+            for name in self.live:
+                self._line(depth + 1, f"release(ctx, {name})")
+            depth += 1
         self._line(depth, f"check({condition}, {self.checks.index(message) + 1})")
 
     def _call(self, step: Step, depth: int) -> None:

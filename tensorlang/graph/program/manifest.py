@@ -52,7 +52,7 @@ def describe_program(
 
 def _is_flat(graph: Graph) -> bool:
     """Whether every call happens once, with arguments that are known beforehand."""
-    return not any(n.op in ("if", "loop", "bind_size") for n in graph.nodes)
+    return not any(n.op in ("if", "loop", "bind_size", "require") for n in graph.nodes)
 
 
 def _describe_step(s: Step, names: dict[Expr, str]) -> dict[str, Any]:

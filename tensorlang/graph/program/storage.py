@@ -10,7 +10,7 @@ import numpy as np
 
 from tensorlang.graph.ir import TensorType, Value
 from tensorlang.graph.memory import ALIGNMENT, Request, plan_memory
-from tensorlang.graph.program.tree import Block, Branch, Call, Deliver, Grow, Move, Own, ReadSize, Repeat
+from tensorlang.graph.program.tree import Block, Branch, Call, Deliver, Grow, Move, Own, ReadSize, Repeat, Require
 from tensorlang.ir.expr import Expr, const, mul
 from tensorlang.ir.visitor import free_vars, substitute
 
@@ -159,7 +159,7 @@ def touched(s: Any) -> Iterator[Value]:
     if isinstance(s, Call):
         yield from s.site.outputs.values()
         yield from s.site.inputs.values()
-    elif isinstance(s, ReadSize | Own | Deliver):
+    elif isinstance(s, ReadSize | Require | Own | Deliver):
         yield s.value
     elif isinstance(s, Branch):
         yield s.condition

@@ -1,6 +1,6 @@
 """A program as data: statements in blocks, kernel calls at the leaves.
 
-    s ::= Call(site) | ReadSize(value, dim) | Check(a, b) | Branch(condition, s..., s...) | Repeat(trips, condition, s...)
+    s ::= Call(site) | ReadSize(value, dim) | Check(a, b) | Require(value) | Branch(condition, s..., s...) | Repeat(trips, condition, s...)
         | Own(value) | Move(from, to) | Define(dim, expr) | Grow(...) | Deliver(output)
 
 The last line is about memory whose size only a run can tell: it is allocated when a value comes to be, handed over, and
@@ -118,6 +118,15 @@ class Check:
 
 
 @dataclass(eq=False)
+class Require:
+    """Refuse the run unless the condition that a value holds is `holds`."""
+
+    value: Value
+    holds: bool
+    message: str
+
+
+@dataclass(eq=False)
 class Define:
     """Let a dimension be what an expression is now."""
 
@@ -194,5 +203,5 @@ class Repeat:
     results: list[Value]
 
 
-Statement = Call | ReadSize | Check | Define | Own | Move | Grow | Deliver | Branch | Repeat
+Statement = Call | ReadSize | Check | Require | Define | Own | Move | Grow | Deliver | Branch | Repeat
 ZERO = const(0)

@@ -62,7 +62,8 @@ class LoopPrimitives(StageHandle):
         def check(func: PrimFunc) -> Verdict:
             if tail == "guard":
                 return legality.PROVED
-            return legality.check_shift_inwards(func, self._schedule._for(loop, "split"))
+            size = factor if isinstance(factor, int) else None
+            return legality.check_shift_inwards(func, self._schedule._for(loop, "split"), size)
 
         args = (loop, *([factor] if factor is not None else []))
         kwargs: dict[str, Any] = {"nparts": nparts} if nparts is not None else {}

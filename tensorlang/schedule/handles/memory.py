@@ -8,7 +8,7 @@ from typing import Any
 from tensorlang.errors import ScheduleError
 from tensorlang.ir.expr import Expr
 from tensorlang.ir.stmt import PrimFunc
-from tensorlang.ir.visitor import free_vars
+from tensorlang.ir.visitor import free_vars, substitute
 from tensorlang.schedule import layout, rolling
 from tensorlang.schedule.coverage import check_written
 from tensorlang.schedule.handles.base import StageHandle
@@ -121,7 +121,8 @@ class MemoryPrimitives(StageHandle):
             strange = [v.name for v in free_vars(condition) if v not in names and v not in self._schedule.func.size_vars]
             if strange:
                 raise ScheduleError(f"set_store_predicate: {strange[0]} is no loop around {self.name}")
-            given = layout.Predicate(tuple(f.var for f in loops), condition)
+            own = [f.var for f in loops]
+            given = layout.Predicate.of(lambda *v: substitute(condition, dict(zip(own, v, strict=True))), len(own))
         else:
             given = layout.Predicate.of(condition, len(loops))
 

@@ -90,6 +90,9 @@ CASES = [
     Case("decode", [np.arange(256, dtype=np.uint8)], {"of": "f8e8m0", "dtype": "f32"}),
     Case("decode", [np.arange(256, dtype=np.uint8)], {"of": "i4", "dtype": "i64"}),
     Case("decode", [ints(0, 2, 9, dtype="uint8")], {"of": "u2", "dtype": "bool"}),
+    *(Case("unpack", [ints(0, 256, 3, 5, dtype="uint8")], {"bits": n}) for n in (2, 4)),
+    Case("append_rows", [f(2, 3, 5, 4), f(2, 3, 2, 4), np.array([[1], [3]])], {"size": 5}, symbolic=False),
+    Case("append_rows", [f(1, 3, 2, 4), f(1, 3, 2, 4), np.array([[2]])], {"size": 7}),
     Case("reinterpret", [ints(0, 9, 9, dtype="uint8")], {"dtype": "u8"}),
     *(Case("quantize", [f(4, 6) * 90, np.array(0.37, np.float32)], {"to": t}) for t in ("u8", "i8", "u16", "i16", "i4", "u2")),
     Case("quantize", [HALVES, np.array(2, np.float32), np.array(-3, np.int8)], {"to": "i8"}),
@@ -242,6 +245,36 @@ CASES = [
     *(
         Case("resize_cubic", [f(1, 2, 4, 3)], {**UP, "exclude_outside": e}, symbolic=False, tolerance=1e-5) for e in (False, True)
     ),
+    *(
+        Case("grid_sample", [f(2, 3, 4, 5), 1.5 * f(2, 3, 2, 2)], {"mode": m, "outside": o, "align_corners": a}, symbolic=False, tolerance=1e-4)
+        for m in ("nearest", "linear", "cubic") for o in ("zeros", "border", "reflection") for a in (False, True)
+    ),
+    *(
+        Case("roi_align", [f(2, 3, 6, 7), np.array([[0, 0, 5, 4], [1, 2, 3, 6], [-2, 1, 9, 3]], np.float32), np.array([0, 1, 1])],
+             {"height": 2, "width": 3, "sampling": k, "spatial_scale": 0.9, "half_pixel": h, "mode": m}, symbolic=False, tolerance=1e-4)
+        for k in (0, 2) for h in (False, True) for m in ("avg", "max")
+    ),
+    *(
+        Case("deform_columns", [f(1, 4, 4, 5), f(1, 2 * 8, 3, 4), *mask], {"kernel": (2, 2), "strides": (1, 1), "pads": (0, 0, 0, 0), "dilations": (1, 1), "groups": 2},
+             symbolic=False, tolerance=1e-4)
+        for mask in ([], [f(1, 8, 3, 4)])
+    ),
+    Case("col2im", [f(1, 12, 15)], {"image": (5, 6), "block": (2, 3), "strides": (2, 1), "pads": (1, 0, 0, 1), "dilations": (1, 1)}, symbolic=False, tolerance=1e-5),
+    *(
+        Case("max_pool_indices", [f(2, 2, 5, 6)], {"kernel": (3, 2), "strides": (2, 1), "pads": (1, 0, 1, 1), "dilations": (1, 2), "column_major": c}, symbolic=False)
+        for c in (False, True)
+    ),
+    Case("relabel", [f(3, 4, 3)], {"labels": (1, 0, 1)}),
+    Case("reverse_sequence", [f(4, 3, 2), np.array([1, 4, 0])], {"batch": 1, "time": 0}),
+    *(Case("write_cache", [f(2, 5, 3), f(2, 4, 3), np.array([0, 3])], {"axis": 1, "circular": c}) for c in (False, True)),
+    Case("weighted_taps", [f(2, 5, 3), ints(0, 5, 4, 2), f(4, 2)], {"axis": 1}, tolerance=1e-5),
+    Case("det", [f(2, 4, 4)], symbolic=False, tolerance=1e-4),
+    Case("det", [np.array([[0.0, 2.0], [3.0, 1.0]], np.float32)], symbolic=False, tolerance=1e-5),
+    *(Case("cumprod", [f(3, 4)], {"axis": 1, "exclusive": e, "reverse": r}, tolerance=1e-5) for e in (False, True) for r in (False, True)),
+    Case("random_uniform", [], {"shape": (3, 5), "seed": 7}),
+    Case("pow", [ints(-3, 4, 4, 5), ints(-2, 7, 4, 5)]),
+    *(Case(n, [ints(-99, 99, 6, dtype="int32"), np.array([0, 1, 31, 32, -1, 40], np.int32)]) for n in ("left_shift", "right_shift")),
+    Case("mod", [10 * f(4, 5), f(4, 5)], {"fmod": True}, tolerance=1e-5),
 ]  # fmt: skip
 
 
