@@ -247,8 +247,10 @@ class Kernel:
     def __call__(self, *arrays: Any, out: Any = None) -> Any:
         """Run on arrays (NumPy, or anything that exports DLPack); returns the output, or a tuple of them.
 
+        An input that shares memory with `out` is copied first, as NumPy does: results never depend on the overlap.
+
         Raises:
-            InputError: an array's dtype or shape does not fit.
+            InputError: an array's dtype or shape does not fit, or two outputs share memory.
         """
         inputs = [as_array(a) for a in arrays]
         key = tuple((a.shape, a.dtype) for a in inputs)
@@ -256,6 +258,8 @@ class Kernel:
         if call is None:
             call = self._calls[key] = self._plan(inputs)
         results = self._outputs(out, call)
+        if out is not None:
+            inputs = [a.copy() if any(np.may_share_memory(a, r) for r in results) else a for a in inputs]
         named = dict(zip(self._names, [*inputs, *results], strict=True))
         if self.lowered.preparations:
             named.update(prepare(self.lowered, named))
@@ -286,6 +290,8 @@ class Kernel:
             ok = isinstance(array, np.ndarray) and array.flags.c_contiguous and array.flags.writeable
             if not ok or array.shape != shape or array.dtype != b.dtype.numpy:
                 raise InputError(f"{self.name}: out= must be a writable C-contiguous {b.dtype} array of shape {shape}")
+        if len(given) > 1 and any(np.may_share_memory(a, b) for n, a in enumerate(given) for b in given[:n]):
+            raise InputError(f"{self.name}: arrays of out= share memory; give each output its own")
         return given
 
     def _run(self, args: list[Any]) -> None:

@@ -26,6 +26,7 @@ from . import (
     resize,
     sampling,
     selection,
+    sequences,
     signal,
     tensors,
     training,
@@ -34,8 +35,9 @@ from .convert import Shapes, convert
 from .reader import Source, read_model, sniff
 
 __all__ = [
-    "OnnxImporter", "attention", "casts", "control", "einsum", "elementwise", "importer", "microsoft", "ml", "nn", "qlinear", "quantize", "random",
-    "recurrent", "reductions", "resize", "sampling", "selection", "signal", "tensors", "training",
+    "OnnxImporter", "attention", "casts", "control", "einsum", "elementwise", "importer", "microsoft", "ml", "nn",
+    "qlinear", "quantize", "random", "recurrent", "reductions", "resize", "sampling", "selection", "sequences",
+    "signal", "tensors", "training",
 ]  # fmt: skip
 
 

@@ -21,16 +21,20 @@ Dim = int | Expr
 
 
 def attend(
-    node: OnnxNode, q: Value, k: Value, v: Value, scale: float, biases: Sequence[Value | None] = (), keep: Value | None = None
-) -> Value:
+    node: OnnxNode, q: Value, k: Value, v: Value, scale: float, biases: Sequence[Value | None] = (),
+    keep: Value | None = None, cap: float = 0.0,
+) -> Value:  # fmt: skip
     """[B, N, S, D] heads attending to [B, N, T, D] ones.
 
     Args:
         biases: added to the scores; they broadcast.
         keep: where it does not hold, nothing is attended to.
+        cap: scores are held within it by a tanh, before biases; 0: they are not.
     """
     scores = node.add("matmul", q, node.add("transpose", k, perm=(0, 1, 3, 2)))
-    scores = node.add("mul", scores, node.constant(scale, scores))
+    scores = node.add("mul", scores, node.constant(scale / cap if cap else scale, scores))
+    if cap:
+        scores = node.add("mul", node.add("tanh", scores), node.constant(cap, scores))
     for bias in biases:
         if bias is not None:
             scores = node.add("add", scores, bias)
@@ -250,31 +254,18 @@ def group_query_attention(node: OnnxNode) -> tuple[Value, ...]:
     if (window := node.attr("local_window_size", -1)) > 0:
         oldest = node.add("sub", s, node.constant(window, as_dtype("i64")))
         keep = node.add("and", keep, node.add("less", oldest, t))
-    shared = [_repeated(node, x, heads // groups) for x in (k, v)]
+    shared_keys, shared_values = (_repeated(node, x, heads // groups) for x in (k, v))
     scale = node.attr("scale", 0.0) or 1 / math.sqrt(size)
-    cap = node.attr("softcap", 0.0)
-    y = _capped(node, q, *shared, scale, cap, extra, keep) if cap else attend(node, q, *shared, scale, (extra,), keep)
+    y = attend(node, q, shared_keys, shared_values, scale, (extra,), keep, node.attr("softcap", 0.0))
     return (join_heads(node, y), k, v)[: max(node.output_count, 1)]
-
-
-def _capped(
-    node: OnnxNode, q: Value, k: Value, v: Value, scale: float, cap: float, extra: Value | None, keep: Value
-) -> Value:
-    """`attend` with scores held within `cap` by a tanh."""
-    scores = node.add("matmul", q, node.add("transpose", k, perm=(0, 1, 3, 2)))
-    scores = node.add("tanh", node.add("mul", scores, node.constant(scale / cap, scores)))
-    scores = node.add("mul", scores, node.constant(cap, scores))
-    if extra is not None:
-        scores = node.add("add", scores, extra)
-    scores = node.add("where", keep, scores, node.constant(LOWEST, scores))
-    return node.add("matmul", node.add("softmax", scores, axis=3), v)
 
 
 def _rotated_rows(node: OnnxNode, x: Value, heads: int, place: Value, cosines: Value, sines: Value) -> Value:
     """x [B, S, N * D] with the heads turned by their positions [B, S]."""
     batch, length, width = x.shape
     split = node.add("reshape", x, shape=(batch, length, heads, canonical(width // heads)))
-    return node.add("reshape", rotated(node, split, place, cosines, sines, bool(node.attr("rotary_interleaved", 0))), shape=x.shape)
+    turned = rotated(node, split, place, cosines, sines, bool(node.attr("rotary_interleaved", 0)))
+    return node.add("reshape", turned, shape=x.shape)
 
 
 def _repeated(node: OnnxNode, x: Value, times: int) -> Value:
@@ -282,5 +273,6 @@ def _repeated(node: OnnxNode, x: Value, times: int) -> Value:
     if times == 1:
         return x
     batch, heads, length, size = x.shape
-    wide = node.add("expand", node.add("reshape", x, shape=(batch, heads, 1, length, size)), shape=(batch, heads, times, length, size))
+    apart = node.add("reshape", x, shape=(batch, heads, 1, length, size))
+    wide = node.add("expand", apart, shape=(batch, heads, times, length, size))
     return node.add("reshape", wide, shape=(batch, canonical(heads * times), length, size))

@@ -16,7 +16,7 @@ import onnx
 
 from tensorlang.graph import Expr, Graph, TensorType, Value, canonical, free_vars, live_nodes, runtime_dim
 
-from .node import Emitter, Misfit, OnnxNode, Unsupported
+from .node import Emitter, Item, Misfit, OnnxNode, Structured, Unsupported
 
 MAX_ROUNDS = 5  # of looking for types of a loop's state that a trip keeps
 
@@ -25,11 +25,11 @@ class Host(Protocol):
     """Whoever imports the nodes: its emitter and the names in scope are swapped while a body is built."""
 
     emitter: Emitter
-    scope: dict[str, Value | None]
+    scope: dict[str, Item | None]
     unsupported: list[tuple[str, str, str]]
     read: set[str]
 
-    def subgraph(self, proto: onnx.GraphProto, inputs: Sequence[Value]) -> list[Value]: ...
+    def subgraph(self, proto: onnx.GraphProto, inputs: Sequence[Item]) -> list[Item]: ...
 
 
 Build = Callable[[], list[Value]]
@@ -101,11 +101,17 @@ def body_of(node: OnnxNode) -> Iterator[Body]:
     body = Body()
     before = host.emitter, host.scope, node.emitter
     host.emitter = node.emitter = body
-    host.scope = {n: v if v is None else body.capture(v) for n, v in host.scope.items()}
+    host.scope = {n: _captured(body, v) for n, v in host.scope.items()}
     try:
         yield body
     finally:
         host.emitter, host.scope, node.emitter = before
+
+
+def _captured(body: Body, item: Item | None) -> Item | None:
+    if isinstance(item, Structured):
+        return item.map(body.capture)
+    return None if item is None else body.capture(item)
 
 
 def build_if(node: OnnxNode, condition: Value, branches: Sequence[Build]) -> tuple[Value, ...]:

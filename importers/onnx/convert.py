@@ -13,7 +13,7 @@ from tensorlang.graph import Expr, Graph, TensorType, Value, canonical, constant
 
 from .body import Build, RanksDiffer, build_if
 from .functions import function_body, has_function, leave_out, opsets
-from .node import Emitter, OnnxNode, Unsupported, element_type, node_label, refuse_absurd, to_array
+from .node import Emitter, Item, OnnxNode, Structured, Unsupported, element_type, node_label, refuse_absurd, to_array
 from .reader import all_nodes, names_read, opset_versions
 from .registry import Rule, canonical_domain, domains, find_rule
 
@@ -73,7 +73,7 @@ class _Converter:
         self.needs: dict[str, None] = {}  # inputs whose contents some unsupported node lacks
         self.read: set[str] = set()  # names that the nodes and outputs of the graph being imported read
         self.splits = 0  # branches around the one being imported that hold all of what follows them
-        self.scope: dict[str, Value | None] = {}  # None: the output of a node that could not be imported
+        self.scope: dict[str, Item | None] = {}  # None: the output of a node that could not be imported
 
     def run(self, shapes: Shapes) -> Graph:
         proto = self.model.graph
@@ -84,7 +84,11 @@ class _Converter:
         outputs = self._import_graph(proto.node, [v.name for v in proto.output])
         if self.unsupported:
             raise UnsupportedOpError(list(dict.fromkeys(self.unsupported)), tuple(self.needs))
-        values = [v for v in outputs if v is not None]
+        for name, v in zip((o.name for o in proto.output), outputs, strict=True):
+            if isinstance(v, Structured):
+                hint = f"it is {v.kind}; let the model return its elements, or all of them as one tensor"
+                raise UnsupportedOpError([("output", name, hint)])
+        values = [v for v in outputs if isinstance(v, Value)]
         nodes = live_nodes(self.emitter.builder.nodes, values)
         return Graph(inputs, nodes, values, proto.name or "main", self.dims, [v.name for v in proto.output])
 
@@ -102,7 +106,7 @@ class _Converter:
             self.unsupported.append(("sparse initializer", sparse.values.name, ""))
             self.scope[sparse.values.name] = None
 
-    def _lookup(self, name: str, node: onnx.NodeProto) -> Value | None:
+    def _lookup(self, name: str, node: onnx.NodeProto) -> Item | None:
         if name not in self.scope:
             later = next((n for n in self.model.graph.node if name in n.output), None)
             reason = "" if later is None else (
@@ -114,13 +118,13 @@ class _Converter:
             )
         return self.scope[name]
 
-    def _output(self, name: str) -> Value | None:
+    def _output(self, name: str) -> Item | None:
         if name not in self.scope:
             raise ModelError(f"output {name!r} of the model is made by no node")
         return self.scope[name]
 
     # -- nodes -----------------------------------------------------------------------------------------------------
-    def _import_graph(self, nodes: Sequence[onnx.NodeProto], outputs: Sequence[str]) -> list[Value | None]:
+    def _import_graph(self, nodes: Sequence[onnx.NodeProto], outputs: Sequence[str]) -> list[Item | None]:
         """The values called `outputs` after all nodes."""
         around, self.read = self.read, names_read(nodes) | set(outputs)
         try:
@@ -133,7 +137,7 @@ class _Converter:
             self.read = around
         return [self._output(name) for name in outputs]
 
-    def _bind(self, proto: onnx.NodeProto, made: Sequence[Value] | None) -> None:
+    def _bind(self, proto: onnx.NodeProto, made: Sequence[Item] | None) -> None:
         for position, name in enumerate(proto.output):
             if not name:
                 continue
@@ -143,7 +147,7 @@ class _Converter:
 
     def _import_split(
         self, found: RanksDiffer, proto: onnx.NodeProto, rest: Sequence[onnx.NodeProto], outputs: Sequence[str]
-    ) -> list[Value | None]:
+    ) -> list[Item | None]:
         """Where results of an `if` differ in rank, everything behind it, once in each branch."""
         split, self.splits = self.splits, self.splits + 1
 
@@ -151,9 +155,9 @@ class _Converter:
             def build() -> list[Value]:
                 self._bind(proto, branch())
                 made = self._import_graph(rest, outputs)
-                if any(v is None for v in made):
-                    raise Unsupported("see the nodes above")
-                return [v for v in made if v is not None]
+                if not all(isinstance(v, Value) for v in made):
+                    raise Unsupported("see the nodes above" if None in made else f"{found}; sequences depend on them")
+                return [v for v in made if isinstance(v, Value)]
 
             return build
 
@@ -167,7 +171,7 @@ class _Converter:
         finally:
             self.splits = split
 
-    def _import_node(self, proto: onnx.NodeProto) -> tuple[Value, ...] | None:
+    def _import_node(self, proto: onnx.NodeProto) -> tuple[Item, ...] | None:
         inputs = [self._lookup(name, proto) if name else None for name in proto.input]
         if any(v is None for v, name in zip(inputs, proto.input, strict=True) if name):
             return None  # it reads what could not be imported
@@ -187,7 +191,7 @@ class _Converter:
             raise self._blamed(node, error) from error
         return result if isinstance(result, tuple) else (result,)
 
-    def _by_rule(self, rule: Rule, node: OnnxNode) -> Value | tuple[Value, ...]:
+    def _by_rule(self, rule: Rule, node: OnnxNode) -> Item | tuple[Item, ...]:
         """By our own rule; where it does not know this form, by ONNX's definition of the operator, if there is one."""
         before = len(self.emitter.builder.nodes)
         try:
@@ -201,10 +205,10 @@ class _Converter:
             except Unsupported as inner:
                 raise Unsupported(str(error), (*error.needs, *inner.needs)) from None
 
-    def _inlined(self, node: OnnxNode) -> tuple[Value, ...]:
+    def _inlined(self, node: OnnxNode) -> tuple[Item, ...]:
         """The body that ONNX defines the operator by, imported where the node stands. Names outside are not visible in it."""
         proto = node.proto
-        body = function_body(proto, node.version, node.inputs)
+        body = function_body(proto, node.version, [v if isinstance(v, Value) else None for v in node.inputs])
         if body is None:
             raise Unsupported(f"no rule for it in opset {node.version}")
         outer, outer_versions, outer_unsupported = self.scope, self.versions, self.unsupported
@@ -239,7 +243,7 @@ class _Converter:
             return node.fail(str(refusal).strip().splitlines()[0])
         return InternalError(f"importing node {node.label!r} ({node.proto.op_type}) failed: {error!r}")
 
-    def subgraph(self, proto: onnx.GraphProto, inputs: Sequence[Value]) -> list[Value]:
+    def subgraph(self, proto: onnx.GraphProto, inputs: Sequence[Item]) -> list[Item]:
         """Import the nodes of a subgraph right here; names of the outer graph are visible in it."""
         outer = dict(self.scope)
         self._read_initializers(proto)

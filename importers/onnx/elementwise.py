@@ -6,7 +6,7 @@ import numpy as np
 
 from tensorlang.graph import Value, as_dtype
 
-from .node import OnnxNode
+from .node import Item, OnnxNode
 from .random import dropped
 from .registry import onnx_op
 
@@ -103,8 +103,8 @@ def where(node: OnnxNode) -> Value:
 
 
 @onnx_op("Identity")
-def identity(node: OnnxNode) -> Value:
-    return node.input(0)
+def identity(node: OnnxNode) -> Item:
+    return node.item(0) or node.input(0)
 
 
 @onnx_op("IsInf")

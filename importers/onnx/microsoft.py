@@ -129,7 +129,7 @@ def skip_simplified_layer_normalization(node: OnnxNode) -> Value | tuple[Value, 
 
 @onnx_op("EmbedLayerNormalization", domain=MICROSOFT)
 def embed_layer_normalization(node: OnnxNode) -> tuple[Value, ...]:
-    """layer_norm(words[ids] + positions[0, 1, ...] [+ segments[segment_ids]]), and the number of unmasked tokens of each row."""
+    """layer_norm(words[ids] + positions[0, 1, ...] [+ segments[segment_ids]]), and the number of tokens of each row."""
     ids, segment_ids, words, positions, segments, gamma, beta, mask, position_ids = (node.optional(i) for i in range(9))
     if ids is None or words is None or positions is None or gamma is None or beta is None:
         raise node.fail("an input is missing")
@@ -198,8 +198,8 @@ def rotary_embedding(node: OnnxNode) -> Value:
         raise node.unsupported("packed batches")
     interleaved, scale = bool(node.attr("interleaved", 0)), node.attr("scale", 1.0)
     if x.type.ndim == 4:
-        turned = rotated(node, node.add("transpose", x, perm=(0, 2, 1, 3)), _row_positions(node, positions, x.shape[0], x.shape[2]),
-                         cosines, sines, interleaved, scale)  # fmt: skip
+        rows = _row_positions(node, positions, x.shape[0], x.shape[2])
+        turned = rotated(node, node.add("transpose", x, perm=(0, 2, 1, 3)), rows, cosines, sines, interleaved, scale)
         return node.add("transpose", turned, perm=(0, 2, 1, 3))
     width, table = as_ints(x.shape[2:]), as_ints(cosines.shape[1:])
     if width is None or table is None:

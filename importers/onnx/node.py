@@ -110,6 +110,19 @@ def refuse_absurd(type_: TensorType, what: str) -> None:
         raise ModelError(f"{what} {type_}: {size} bytes, more than {SIZE_LIMIT}")
 
 
+class Structured:
+    """What a name may stand for beside a tensor: a sequence or an optional, whose structure is known while importing."""
+
+    kind = "a sequence"
+
+    def map(self, change: Callable[[Value], Value]) -> Structured:
+        """The same structure of changed values."""
+        raise NotImplementedError
+
+
+Item = Value | Structured
+
+
 class Emitter:
     """Appends operators to a graph under construction; what is known at build time is computed here and now."""
 
@@ -196,7 +209,7 @@ class OnnxNode:
         self,
         proto: onnx.NodeProto,
         version: int,
-        inputs: Sequence[Value | None],
+        inputs: Sequence[Item | None],
         emitter: Emitter,
         host: Any,
     ):
@@ -205,7 +218,7 @@ class OnnxNode:
         self.inputs = list(inputs)
         self.emitter = emitter
         self.host = host
-        self.subgraph: Callable[[onnx.GraphProto, Sequence[Value]], list[Value]] = host.subgraph
+        self.subgraph: Callable[[onnx.GraphProto, Sequence[Item]], list[Item]] = host.subgraph
         self._attributes = {a.name: a for a in proto.attribute}
 
     # -- messages --------------------------------------------------------------------------------------------------
@@ -235,7 +248,21 @@ class OnnxNode:
         return value
 
     def optional(self, position: int) -> Value | None:
+        found = self.item(position)
+        if isinstance(found, Structured):
+            raise self.unsupported(f"input {position} is {found.kind}")
+        return found
+
+    def item(self, position: int) -> Item | None:
+        """An input of any type."""
         return self.inputs[position] if position < len(self.inputs) else None
+
+    def subgraph_values(self, proto: onnx.GraphProto, inputs: Sequence[Item]) -> list[Value]:
+        """`subgraph` where its results are tensors."""
+        results = self.subgraph(proto, inputs)
+        if any(isinstance(v, Structured) for v in results):
+            raise self.unsupported("its body gives a sequence or an optional")
+        return [v for v in results if isinstance(v, Value)]
 
     def all_inputs(self) -> list[Value]:
         """Every input; none may be left out."""

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from tensorlang.graph import Value
-
 if TYPE_CHECKING:
-    from .node import OnnxNode
+    from .node import Item, OnnxNode
 
-Rule = Callable[["OnnxNode"], "Value | tuple[Value, ...]"]
+Rule = Callable[["OnnxNode"], "Item | tuple[Item, ...]"]
 
 _RULES: dict[tuple[str, str], list[tuple[int, Rule]]] = {}
 

@@ -18,7 +18,7 @@ import keyword
 from dataclasses import dataclass
 
 from tensorlang.codegen import intrinsics
-from tensorlang.codegen.expr_printer import ExprPrinter
+from tensorlang.codegen.expr_printer import ExprPrinter, is_masked_load
 from tensorlang.errors import BuildError
 from tensorlang.ir.buffer import Buffer
 from tensorlang.ir.dtype import DType
@@ -425,7 +425,9 @@ def shared(*values: Expr) -> list[Expr]:
     while stack:
         node = stack.pop()
         lazy = node.op == "select" and node.args[0].dtype.lanes == 1
-        for n, a in enumerate(node.args):
+        # a masked load reads under its mask: it is no value by itself, only its index is
+        parts = [*node.args[1].args, node.args[0], node.args[2]] if is_masked_load(node) else node.args
+        for n, a in enumerate(parts):
             references[a] = references.get(a, 0) + 1
             if not (lazy and n > 0) and a not in always:
                 always.add(a)

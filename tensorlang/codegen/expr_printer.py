@@ -156,7 +156,7 @@ class ExprPrinter:
         lanes = e.dtype.lanes
         if cond.dtype.lanes == 1:
             return f"({self(a)} if {self(cond)} else {self(b)})"
-        if a.op == "load" and b.op == "broadcast" and b.args[0].op == "const":
+        if is_masked_load(e):
             buffer, index = self.buffer_name(a.value), a.args[0]
             other = self(b.args[0])
             if index.op == "ramp" and index.args[1].op == "const" and index.args[1].value == 1:
@@ -173,6 +173,14 @@ class ExprPrinter:
             limit = b.args[0] - a.args[0]
             return f"lane_mask({self(limit if e.op == 'lt' else limit + 1)}, {e.dtype.lanes})"
         return None
+
+
+def is_masked_load(e: Expr) -> bool:
+    """Whether `e` is a choice between a vector load and a constant, which reads under the mask only."""
+    if e.op != "select" or e.args[0].dtype.lanes == 1:
+        return False
+    _, a, b = e.args
+    return a.op == "load" and b.op == "broadcast" and b.args[0].op == "const"
 
 
 def _dtype(e: Expr) -> str:

@@ -246,9 +246,9 @@ def set_store_predicate(func: PrimFunc, stage: str, condition: Expr) -> PrimFunc
         if not _holds_somewhere(condition, {v: extents[v] for v in reduced}):
             raise ScheduleError(f"{what}: no iteration of {name} is known to fulfil {condition}, so nothing would be stored")
         return func
-    for other in blocks(func.body):
-        if other is not block and (both := [b.name for b in written_buffers(block) if b in written_buffers(other)]):
-            raise ScheduleError(f"{what}: {other.name} writes {both[0]} too, and goes on from what {stage} stores")
+    for writer in blocks(func.body):
+        if writer is not block and (both := [b.name for b in written_buffers(block) if b in written_buffers(writer)]):
+            raise ScheduleError(f"{what}: {writer.name} writes {both[0]} too, and goes on from what {stage} stores")
     new = replace(block, predicate=and_(block.predicate, condition), annotations={**block.annotations, STORE_PREDICATE: True})
     return func.with_body(replace_stmt(func.body, block, new))
 

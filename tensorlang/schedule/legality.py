@@ -212,7 +212,8 @@ def check_shift_inwards(func: PrimFunc, loop: For, factor: int | None = None) ->
             if factor is not None and factor > 1 and (n := length or factor + 1) > factor:
                 again, last = n - factor, (n - 1) // factor
                 name, at = loop.var.name, f" (where {loop.extent} = {n})" if length is None else ""
-                reason += f"; {name} = {again} is point {again % factor} of tile {again // factor} and point 0 of tile {last}{at}"
+                reason += f"; {name} = {again} is point {again % factor} of tile {again // factor}"
+                reason += f" and point 0 of tile {last}{at}"
             return Verdict("refuted", reason, None, 'split it with tail="guard"', (loop, s))
         if isinstance(s, Block) and "rolling_buffer" in s.annotations:
             along = s.annotations["rolling_buffer"]

@@ -31,7 +31,7 @@ from tensorlang.schedule.copies import Copy, fresh_copy
 from tensorlang.schedule.loops import as_factor, simplify_bindings
 from tensorlang.symbolic.affine import linear_form
 from tensorlang.symbolic.bounds import Unbounded, bounds, prove
-from tensorlang.symbolic.interval import SIZE, RangesLike
+from tensorlang.symbolic.interval import Interval, RangesLike
 from tensorlang.symbolic.simplify import simplify
 
 
@@ -70,7 +70,7 @@ def loop_partition(func: PrimFunc, loop: For, factors: Sequence[Any] | None) -> 
     sizes = size_ranges(func)
     parts = _by_guards(func, loop, sizes) if factors is None else _by_lengths(loop, factors, sizes)
     _check_initialised(loop, parts, sizes)
-    outer: dict[Expr, Any] = {**sizes, **{f.var: f.extent for f in loops_of(loop_path(func.body, loop.var)[:-1])}}
+    outer: dict[Expr, Any] = {f.var: f.extent for f in loops_of(loop_path(func.body, loop.var)[:-1])}
     made: list[Stmt] = []
     variables: list[Expr] = []
     copies: list[Copy] = []
@@ -92,12 +92,15 @@ def loop_partition(func: PrimFunc, loop: For, factors: Sequence[Any] | None) -> 
 
 
 def size_ranges(func: PrimFunc) -> RangesLike:
-    """What is known of the symbolic sizes of `func`: each is at least 1."""
+    """What is known of the symbolic sizes of `func`: none is negative.
+
+    Where a loop is cut is computed outside of it, so also where it has no iterations.
+    """
     found = set(func.size_vars)
     for buffer in func.buffers:
         for extent in buffer.shape:
             found |= free_vars(extent)
-    return dict.fromkeys(found, SIZE)
+    return dict.fromkeys(found, Interval(0, None))
 
 
 # -- where to cut --------------------------------------------------------------------------------------------------

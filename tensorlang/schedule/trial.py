@@ -42,6 +42,8 @@ def tried(before: PrimFunc, after: PrimFunc, verdict: Verdict, limit: float) -> 
     suspected = [dict(verdict.suspect)] if verdict.suspect else []
     for sizes in (*suspected, *_assignments(before)):
         sizes = {v: sizes.get(v, 1) for v in before.size_vars}
+        if any(n < 0 for b in (*before.inputs, *before.outputs) for n in _shape(b, sizes)):
+            continue  # a window that is wider than what it runs over: nobody can call it with this
         cost = (points(before.body, sizes) + points(after.body, sizes)) * len(_SEEDS)
         if cost > budget:
             continue

@@ -229,8 +229,12 @@ def pow(a: ExprLike, b: ExprLike) -> Expr:
 
 
 def fmod(a: ExprLike, b: ExprLike) -> Expr:
-    """The remainder with the sign of `a` (C's `fmod`); integers too."""
-    return _binary_call("fmod", a, b)
+    """The remainder of a division that truncates, so with the sign of `a` (C's `fmod`, exact); integers too."""
+    x, y = _pair("fmod", a, b)
+    if not x.dtype.is_int:
+        return call("fmod", x, y)
+    rest = expr.floormod(x, y)
+    return rest if x.dtype.kind == "u" else expr.select(expr.ne(rest, 0) & ((x < 0) ^ (y < 0)), rest - y, rest)
 
 
 def truncdiv(a: ExprLike, b: ExprLike) -> Expr:
@@ -240,8 +244,8 @@ def truncdiv(a: ExprLike, b: ExprLike) -> Expr:
         fail(f"te.truncdiv of {x.dtype}; it is for integers")
     if x.dtype.kind == "u":
         return expr.floordiv(x, y)
-    quotient = expr.floordiv(abs(x), abs(y))
-    return expr.select((x < 0) ^ (y < 0), -quotient, quotient)
+    quotient = expr.floordiv(x, y)  # not of magnitudes: the least integer has none
+    return expr.select(((x < 0) ^ (y < 0)) & expr.ne(quotient * y, x), quotient + 1, quotient)
 
 
 def left_shift(a: ExprLike, b: ExprLike) -> Expr:

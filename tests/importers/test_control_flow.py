@@ -23,7 +23,7 @@ HEAD = '<ir_version: 8, opset_import: ["" : 18]>\n'
 
 
 def parsed(text: str) -> onnx.ModelProto:
-    return onnx.parser.parse_model(HEAD + text)
+    return onnx.parser.parse_model(text if text.startswith("<") else HEAD + text)
 
 
 def f32(*values: Any) -> np.ndarray:
@@ -249,6 +249,77 @@ CASES: dict[str, tuple[str, list[dict[str, np.ndarray]]]] = {
              }>
            }""",
         [{"n": np.array(k), "x": np.array(1, np.float32), "y": f32(1, 2)} for k in (0, 3)],
+    ),
+    "scan of batches": (
+        """<ir_version: 3, opset_import: ["" : 8]> test (float[B, T, K] xs, float[B, K] s0) => (float[B, K] s, float[B, T, K] ys) {
+             s, ys = Scan <num_scan_inputs = 1, body = b (float[K] s_in, float[K] x) => (float[K] s_out, float[K] y) {
+               s_out = Add(s_in, x)
+               y = Mul(s_out, x)
+             }> (, s0, xs)
+           }""",
+        [{"xs": np.arange(12, dtype=np.float32).reshape(2, 3, 2), "s0": f32([1, 2], [3, 4])}],
+    ),
+    "sequences of known structure": (
+        """test (float[6] x, float[3] y) => (float[M] all, int64 n, float[3] at, float[2, 3] both) {
+             s = SplitToSequence <axis = 0> (x, three)
+             two = Constant <value = int64 {0}> ()
+             s1 = SequenceInsert(s, y, two)
+             s2 = SequenceErase(s1, last)
+             all = ConcatFromSequence <axis = 0> (s1)
+             n = SequenceLength(s1)
+             at = SequenceAt(s1, last)
+             both = ConcatFromSequence <axis = 0, new_axis = 1> (s2)
+           }""".replace("s = Split", "three = Constant <value = int64 {3}> ()\n last = Constant <value = int64 {-1}> ()\n s = Split"),
+        [{"x": f32(1, 2, 3, 4, 5, 6), "y": f32(7, 8, 9)}],
+    ),
+    "a loop over a sequence": (
+        """test (float[2] x, float[3] y) => (float[M] all) {
+             s = SequenceConstruct(x, y)
+             e = SequenceEmpty()
+             n = SequenceLength(s)
+             t = Constant <value = bool {1}> ()
+             r = Loop (n, t, e) <body = b (int64 i, bool go, seq(float[K]) a) => (bool go2, seq(float[K]) c) {
+               go2 = Identity(go)
+               v = SequenceAt(s, i)
+               w = Mul(v, v)
+               c = SequenceInsert(a, w)
+             }>
+             all = ConcatFromSequence <axis = 0> (r)
+           }""",
+        [{"x": f32(1, 2), "y": f32(7, 8, 9)}],
+    ),
+    "a sequence that a loop grows": (
+        """test (int64 n, float[2] x) => (float[M] all, float[T, 2] rows, float[2, T] columns, int64 count, float[2] s) {
+             e = SequenceEmpty()
+             t = Constant <value = bool {1}> ()
+             r, s = Loop (n, t, e, x) <body = b (int64 i, bool go, seq(float[2]) a, float[2] z) => (bool go2, seq(float[2]) c, float[2] w) {
+               go2 = Identity(go)
+               w = Add(z, x)
+               c = SequenceInsert(a, w)
+             }>
+             all = ConcatFromSequence <axis = 0> (r)
+             rows = ConcatFromSequence <axis = 0, new_axis = 1> (r)
+             columns = ConcatFromSequence <axis = 1, new_axis = 1> (r)
+             count = SequenceLength(r)
+           }""",
+        [{"n": np.array(k), "x": f32(1, 2)} for k in (1, 4)],
+    ),
+    "optionals": (
+        """test (float[2] x, bool c) => (float[2] y, bool has) {
+             o = Optional(x)
+             has = OptionalHasElement(o)
+             y = OptionalGetElement(o)
+             d = Identity(c)
+           }""",
+        [{"x": f32(1, 2), "c": TRUE}],
+    ),
+    "branches that give sequences": (
+        """test (float[2] x, bool c) => (float[4] y) {
+             s = If (c) <then_branch = t () => (seq(float[2]) a) { a = SequenceConstruct(x, x) },
+                         else_branch = e () => (seq(float[2]) b) { n = Neg(x) b = SequenceConstruct(n, x) }>
+             y = ConcatFromSequence <axis = 0> (s)
+           }""",
+        [{"x": f32(1, 2), "c": TRUE}, {"x": f32(1, 2), "c": FALSE}],
     ),
 }  # fmt: skip
 

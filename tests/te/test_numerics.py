@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+import tensorlang as tl
 from tensorlang import te
 from tensorlang.ir.interp import run
 
@@ -207,6 +208,48 @@ def test_functions_of_two():
     run(func, [a, b, *results])
     for got, expected in zip(results, (a**b, np.fmod(a, b), np.minimum(a, b)), strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-6)
+
+
+def remainder_operands(dtype):
+    """Of all magnitudes; with infinities, NaN and zeros for floats, the ends of the range for integers."""
+    numpy = getattr(te, dtype).dtype.numpy
+    if dtype[0] == "f":
+        x, y = RANDOM.standard_normal((2, 400)) * 10.0 ** RANDOM.integers(-4 if dtype == "f16" else -30, 4, (2, 400))
+        edges = np.array([0, -0.0, np.inf, -np.inf, np.nan, 3, -3, 5.5]), np.array([1, 1, 2, 2, 2, 0, np.inf, -np.inf])
+        return tuple(np.concatenate(v).astype(numpy) for v in zip((x, y), edges, strict=True))
+    ends = np.iinfo(numpy)
+    x, y = RANDOM.integers(ends.min, ends.max, (2, 400), dtype=numpy, endpoint=True)
+    y[y == 0] = 3
+    x[:4], y[:4] = (ends.min, 5, ends.min, ends.max), (ends.max if dtype[0] == "u" else -1, *([ends.min or 7] * 3))
+    return x, y
+
+
+@pytest.mark.parametrize("dtype", ["f16", "f32", "f64", "i8", "i32", "i64", "u8", "u32"])
+def test_remainders_with_the_sign_of_the_dividend_are_exact(dtype):
+    a, b = remainder_operands(dtype)
+    x, y = te.placeholder(a.shape, dtype, name="x"), te.placeholder(b.shape, dtype, name="y")
+    out = te.compute(a.shape, lambda i: te.fmod(x[i], y[i]), name="out")
+    with np.errstate(all="ignore"):
+        expected = np.fmod(a, b)
+    func = te.create_prim_func("f", [x, y], [out])
+    s = te.create_schedule(out)
+    s["out"].vectorize(s["out"].split(s["out"].axis[0], 8)[1])
+    for got in (interpret(func, a, b, shape=a.shape, dtype=a.dtype), te.build_operator(func)(a, b), tl.build(s)(a, b)):
+        np.testing.assert_array_equal(got, expected)
+        if dtype[0] == "f":
+            zeros = expected == 0
+            np.testing.assert_array_equal(np.signbit(got[zeros]), np.signbit(expected[zeros]))
+
+
+@pytest.mark.parametrize("dtype", ["i8", "i32", "i64"])
+def test_truncating_division_at_the_ends_of_the_range(dtype):
+    a, b = remainder_operands(dtype)
+    x, y = te.placeholder(a.shape, dtype, name="x"), te.placeholder(b.shape, dtype, name="y")
+    func = te.create_prim_func("f", [x, y], [te.compute(a.shape, lambda i: te.truncdiv(x[i], y[i]), name="q")])
+    with np.errstate(all="ignore"):
+        expected = (a - np.fmod(a, b)) // b
+        for got in (interpret(func, a, b, shape=a.shape, dtype=a.dtype), te.build_operator(func)(a, b)):
+            np.testing.assert_array_equal(got, expected)
 
 
 @pytest.mark.parametrize("dtype", ["i32", "i64"])

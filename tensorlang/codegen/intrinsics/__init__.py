@@ -77,6 +77,7 @@ from tensorlang.codegen.intrinsics.math import (
     expm1,
     float_bits,
     floor,
+    fmod,
     from_float_bits,
     isinf,
     isnan,
@@ -131,7 +132,7 @@ __all__ = [
     "vpdpbusd", "sdot", "udot", "amx_dot_i8", "amx_dot_bf16", "llvm_call",
     # elementary functions
     "abs", "acos", "acosh", "asin", "asinh", "atan", "atanh", "ceil", "cos", "cosh", "erf", "exp", "expm1",
-    "float_bits", "floor", "from_float_bits", "isinf", "isnan", "log", "log1p", "log2", "pow", "quotient", "round",
+    "float_bits", "floor", "fmod", "from_float_bits", "isinf", "isnan", "log", "log1p", "log2", "pow", "quotient", "round",
     "rsqrt", "sigmoid", "sign", "sin", "sinh", "sqrt", "tan", "tanh", "trunc",
 ]  # fmt: skip
 

@@ -99,6 +99,12 @@ def quotient(x: Any, y: Any) -> Any:
         return np.divide(x, y)
 
 
+def fmod(x: Any, y: Any) -> Any:
+    """The remainder of `x / y` with the sign of `x`, exact (C's `fmod`)."""
+    with np.errstate(all="ignore"):
+        return np.fmod(x, y)
+
+
 def float_bits(x: Any) -> Any:
     """The encoding of an f32 as an i32."""
     return np.asarray(x, np.float32).view(np.int32)[()]

@@ -99,7 +99,7 @@ def _spread(p: np.ndarray, x: np.ndarray, axis: int, block: int) -> np.ndarray:
 class _Scaled(Op):
     """An operator of x, a scale and perhaps a zero point."""
 
-    def constraints(  # type: ignore[override]
+    def constraints(
         self, x: TensorType, scale: TensorType, *zero: TensorType, axis: int = 0, block: int = 0, **attrs: object
     ) -> list[tuple[Expr, Expr]]:
         return [(a, b) for a, b in _pairs(x, (scale, *zero), axis, block) if a is not b]

@@ -152,6 +152,25 @@ def quotient(x: Any, y: Any) -> Any:
     return result(*formal), emit
 
 
+@lowers(plain.fmod)
+def fmod(x: Any, y: Any) -> Any:
+    result = common_type(x, y)
+    if result is None or scalar_of(result).kind != "f":
+        return None
+
+    def emit(b: ir.IRBuilder, *values: Any) -> Any:
+        if isinstance(result, Vec):
+            values = tuple(widen(b, v, result.lanes) for v in values)
+        t = values[0].type
+        double = ir.VectorType(F64, t.count) if isinstance(t, ir.VectorType) else F64
+        if scalar_of(result).bits == 64:
+            return _f64(b, "fmod", list(values))
+        return b.fptrunc(_f64(b, "fmod", [b.fpext(v, double) for v in values]), t)  # as exact as in f32
+
+    formal = [operand_type(t, result) if isinstance(result, Vec) else result for t in (x, y)]
+    return result(*formal), emit
+
+
 @lowers(plain.float_bits)
 def float_bits(x: Any) -> Any:
     if not _is_number(x, "f") or scalar_of(x).bits != 32:

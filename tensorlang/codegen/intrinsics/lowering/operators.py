@@ -69,10 +69,20 @@ def _floor_divide(b: ir.IRBuilder, x: Any, y: Any, kind: str) -> Any:
         return intrinsic(b, "floor", b.fdiv(x, y))
     if kind == "u":
         return b.udiv(x, y)
-    quotient, remainder = b.sdiv(x, y), b.srem(x, y)
+    divisor, negated = _safe_divisor(b, y)
+    quotient, remainder = b.sdiv(x, divisor), b.srem(x, divisor)
     zero = constant_like(x.type, 0)
     down = b.and_(b.icmp_signed("!=", remainder, zero), b.icmp_signed("<", b.xor(remainder, y), zero))
-    return b.add(quotient, b.sext(down, x.type))
+    result = b.add(quotient, b.sext(down, x.type))
+    return result if negated is None else b.select(negated, b.neg(x), result)
+
+
+def _safe_divisor(b: ir.IRBuilder, y: Any) -> tuple[Any, Any]:
+    """`y`, with 1 in the place of -1, and where that is (None: nowhere): the least integer over -1 would trap."""
+    if isinstance(y, ir.Constant):  # a literal of the program; LLVM folds it
+        return y, None
+    negated = b.icmp_signed("==", y, constant_like(y.type, -1))
+    return b.select(negated, constant_like(y.type, 1), y), negated
 
 
 def _floor_modulo(b: ir.IRBuilder, x: Any, y: Any, kind: str) -> Any:
@@ -85,7 +95,7 @@ def _floor_modulo(b: ir.IRBuilder, x: Any, y: Any, kind: str) -> Any:
             b.xor(b.fcmp_ordered("<", remainder, zero), b.fcmp_ordered("<", y, zero)),
         )
         return b.select(wrong, b.fadd(remainder, y), remainder)
-    remainder, zero = b.srem(x, y), constant_like(x.type, 0)
+    remainder, zero = b.srem(x, _safe_divisor(b, y)[0]), constant_like(x.type, 0)
     wrong = b.and_(b.icmp_signed("!=", remainder, zero), b.icmp_signed("<", b.xor(remainder, y), zero))
     return b.select(wrong, b.add(remainder, y), remainder)
 
