@@ -14,6 +14,7 @@ from tensorlang.graph import Expr, Value, as_dtype, as_ints, canonical
 
 from .microsoft import MICROSOFT, rotated
 from .node import OnnxNode
+from .quantize import integer_product, scaled_product
 from .registry import onnx_op
 
 LOWEST = float(np.finfo(np.float32).min)
@@ -140,17 +141,34 @@ def attention(node: OnnxNode) -> Value | tuple[Value, ...]:
     x, weight, bias, mask, past, extra = (node.optional(i) for i in range(6))
     if x is None or weight is None:
         raise node.fail("an input is missing")
-    heads, width = int(node.attr("num_heads")), as_ints(weight.shape[1:])
-    if width is None:
-        raise node.unsupported(f"a weight of unknown size {weight.type}")
-    sizes = tuple(node.attr("qkv_hidden_sizes", ())) or (width[0] // 3,) * 3
     together = node.add("matmul", x, weight)
     if bias is not None:
         together = node.add("add", together, bias)
+    return _self_attention(node, together, mask, past, extra)
+
+
+@onnx_op("QAttention", domain=MICROSOFT)
+def quantised_attention(node: OnnxNode) -> Value | tuple[Value, ...]:
+    """`attention` whose first product is of integers."""
+    _refuse(node, "do_rotary", "past_present_share_buffer")
+    x, weight, bias, x_scale, weight_scale = (node.input(i) for i in range(5))
+    mask, x_zero, weight_zero, past = (node.optional(i) for i in range(5, 9))
+    total = integer_product(node, x, x_zero, weight, weight_zero)
+    return _self_attention(node, scaled_product(node, total, x_scale, weight_scale, bias), mask, past, None)
+
+
+def _self_attention(
+    node: OnnxNode, together: Value, mask: Value | None, past: Value | None, extra: Value | None
+) -> Value | tuple[Value, ...]:
+    """Attention of queries, keys and values that stand side by side in [B, S, 3 H]."""
+    heads, width = int(node.attr("num_heads")), as_ints(together.shape[2:])
+    if width is None:
+        raise node.unsupported(f"a weight of unknown size: {together.type}")
+    sizes = tuple(node.attr("qkv_hidden_sizes", ())) or (width[0] // 3,) * 3
     q, k, v = (split_heads(node, part, heads) for part in _columns(node, together, sizes))
     if past is not None:
         k, v = (_extended(node, _pick(node, past, 0, i), new) for i, new in enumerate((k, v)))
-    batch, queries, keys = x.shape[0], x.shape[1], k.shape[2]
+    batch, queries, keys = together.shape[0], together.shape[1], k.shape[2]
     scale = node.attr("scale", 0.0) or 1 / math.sqrt(sizes[0] // heads)
     keep = causal(node, queries, keys) if node.attr("unidirectional", 0) else None
     y = attend(node, q, k, v, scale, (_masked(node, mask, batch, queries, keys, q), extra), keep)

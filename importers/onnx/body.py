@@ -138,7 +138,8 @@ def build_if(node: OnnxNode, condition: Value, branches: Sequence[Build]) -> tup
         if a.type.ndim != b.type.ndim:
             ranks = _declared_ranks(node, k)
             if len(ranks) != 1 or not (_is_single(a.type) and _is_single(b.type)):
-                raise RanksDiffer(node, condition, branches, f"its branches give results of different rank: {a.type} and {b.type}")
+                reason = f"its branches give results of different rank: {a.type} and {b.type}"
+                raise RanksDiffer(node, condition, branches, reason)
             for body, results in built:
                 results[k] = body.of_rank(results[k], *ranks)
     for body, results in built:

@@ -33,11 +33,11 @@ def if_(node: OnnxNode) -> Item | tuple[Item, ...]:
         values: list[Value] = []
         for item in node.subgraph(branch, []):
             if isinstance(item, Structured) and not isinstance(item, TensorList):
-                raise node.unsupported(f"a branch gives {item.kind}")
+                raise node.unsupported(f"a branch gives {item.kind}", node.input(0))
             layout.append(len(item.items) if isinstance(item, TensorList) else None)
             values += item.items if isinstance(item, TensorList) else [item]
         if layouts and layouts[0] != layout:
-            raise node.unsupported("its branches give sequences of different length")
+            raise node.unsupported("its branches give sequences of different length", node.input(0))
         layouts.append(layout)
         return values
 
@@ -88,7 +88,8 @@ def loop(node: OnnxNode) -> Item | tuple[Item, ...]:
 
 def _tensor(node: OnnxNode, item: Item) -> Value:
     if isinstance(item, Structured):
-        raise node.unsupported(f"it changes {item.kind}, as often as a run tells, other than by appending to an empty one")
+        reason = f"it changes {item.kind}, as often as a run tells, other than by appending to an empty one"
+        raise node.unsupported(reason, *(v for v in (node.item(0), node.item(1)) if isinstance(v, Value)))
     return item
 
 

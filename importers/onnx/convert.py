@@ -16,6 +16,7 @@ from .functions import function_body, has_function, leave_out, opsets
 from .node import Emitter, Item, OnnxNode, Structured, Unsupported, element_type, node_label, refuse_absurd, to_array
 from .reader import all_nodes, names_read, opset_versions
 from .registry import Rule, canonical_domain, domains, find_rule
+from .sequences import Maybe, Stack, TensorList
 
 Shapes = Mapping[str, Any]
 
@@ -84,13 +85,10 @@ class _Converter:
         outputs = self._import_graph(proto.node, [v.name for v in proto.output])
         if self.unsupported:
             raise UnsupportedOpError(list(dict.fromkeys(self.unsupported)), tuple(self.needs))
-        for name, v in zip((o.name for o in proto.output), outputs, strict=True):
-            if isinstance(v, Structured):
-                hint = f"it is {v.kind}; let the model return its elements, or all of them as one tensor"
-                raise UnsupportedOpError([("output", name, hint)])
-        values = [v for v in outputs if isinstance(v, Value)]
+        named = [pair for o, v in zip(proto.output, outputs, strict=True) for pair in _flat(o.name, v)]
+        values = [v for _, v in named]
         nodes = live_nodes(self.emitter.builder.nodes, values)
-        return Graph(inputs, nodes, values, proto.name or "main", self.dims, [v.name for v in proto.output])
+        return Graph(inputs, nodes, values, proto.name or "main", self.dims, [n for n, _ in named])
 
     # -- scopes ----------------------------------------------------------------------------------------------------
     def _read_initializers(self, proto: onnx.GraphProto) -> None:
@@ -259,6 +257,19 @@ class _Converter:
         if any(v is None for v in outputs):
             raise Unsupported("see the nodes above" if len(self.unsupported) > before else "its body reads unsupported values")
         return [v for v in outputs if v is not None]
+
+
+def _flat(name: str, item: Item | None) -> list[tuple[str, Value]]:
+    """An output by name; the elements of a sequence as `name[0]`, `name[1]`, ..."""
+    if isinstance(item, Maybe) and item.item is not None:
+        item = item.item
+    if isinstance(item, TensorList):
+        return [(f"{name}[{k}]", v) for k, v in enumerate(item.items)]
+    if isinstance(item, Structured):
+        loop = item.value.producer if isinstance(item, Stack) else None  # whose number of trips is the sequence's length
+        needs = tuple(_sources(loop.inputs[:2])) if loop is not None else ()
+        raise UnsupportedOpError([("output", name, f"it is {item.kind}; let the model return tensors")], needs)
+    return [] if item is None else [(name, item)]
 
 
 def _sources(values: Sequence[Value]) -> Iterator[str]:

@@ -18,6 +18,7 @@ from .quantize import (
     quantized_by_range,
     requantized,
     scale_factor,
+    scaled_product,
 )
 from .recurrent import Cell, Lstm
 from .registry import onnx_op
@@ -134,27 +135,18 @@ def qgemm(node: OnnxNode) -> Value:
 # -- floats by quantised weights -----------------------------------------------------------------------------------
 
 
-def _scaled_product(
-    node: OnnxNode, total: Value, a_scale: Value, b_scale: Value, bias: Value | None
-) -> Value:
-    """An integer product times both scales, plus a bias."""
-    factor = node.add("mul", flat(node, a_scale), flat(node, b_scale))
-    y = node.add("mul", node.add("cast", total, dtype=factor.dtype), factor)
-    return y if bias is None else node.add("add", y, bias)
-
-
 @onnx_op("MatMulIntegerToFloat", domain=MICROSOFT)
 def matmul_integer_to_float(node: OnnxNode) -> Value:
     a, b, a_scale, b_scale = (node.input(i) for i in range(4))
     total = integer_product(node, a, node.optional(4), b, node.optional(5))
-    return _scaled_product(node, total, a_scale, b_scale, node.optional(6))
+    return scaled_product(node, total, a_scale, b_scale, node.optional(6))
 
 
 @onnx_op("DynamicQuantizeMatMul", domain=MICROSOFT)
 def dynamic_quantize_matmul(node: OnnxNode) -> Value:
     a, a_scale, a_zero = quantized_by_range(node, node.input(0))
     total = integer_product(node, a, a_zero, node.input(1), node.optional(3))
-    return _scaled_product(node, total, a_scale, node.input(2), node.optional(4))
+    return scaled_product(node, total, a_scale, node.input(2), node.optional(4))
 
 
 @onnx_op("MatMulNBits", domain=MICROSOFT)
@@ -236,7 +228,7 @@ class _QuantizedLstm(Lstm):
         if scale is None:
             raise self.node.fail("a scale of its weights is missing")
         codes, a_scale, a_zero = quantized_by_range(self.node, a)
-        return _scaled_product(self.node, integer_product(self.node, codes, a_zero, weights, zero), a_scale, scale, None)
+        return scaled_product(self.node, integer_product(self.node, codes, a_zero, weights, zero), a_scale, scale, None)
 
 
 @onnx_op("DynamicQuantizeLSTM", domain=MICROSOFT)

@@ -114,6 +114,13 @@ def matmul_integer(node: OnnxNode) -> Value:
     return integer_product(node, node.input(0), node.optional(2), node.input(1), node.optional(3))
 
 
+def scaled_product(node: OnnxNode, total: Value, a_scale: Value, b_scale: Value, bias: Value | None) -> Value:
+    """An integer product times both scales, plus a bias."""
+    factor = node.add("mul", flat(node, a_scale), flat(node, b_scale))
+    y = node.add("mul", node.add("cast", total, dtype=factor.dtype), factor)
+    return y if bias is None else node.add("add", y, bias)
+
+
 def integer_convolution(
     node: OnnxNode, x: Value, x_zero: Value | None, w: Value, w_zero: Value | None, bias: Value | None
 ) -> Value:

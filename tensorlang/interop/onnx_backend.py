@@ -20,6 +20,7 @@ from onnx.backend.base import Backend, BackendRep
 
 from tensorlang.compile import Executable, compile as compile_model
 from tensorlang.errors import InputError, UnsupportedOpError
+from tensorlang.interop.onnx_structures import grouped, is_structured, with_tensors_only
 from tensorlang.load_model import from_onnx
 
 REMEMBERED = 32  # executables that one prepared model keeps
@@ -41,6 +42,10 @@ class TensorlangRep(BackendRep):
         self.needs: tuple[str, ...] = ()
         self.executable: Executable | None = None
         self._specialised: dict[tuple[Any, ...], Executable] = {}
+        self._structures: dict[bytes, TensorlangRep] = {}  # one for each number of elements of sequences
+        self.structured = any(map(is_structured, model.graph.input))
+        if self.structured:
+            return
         try:
             self.executable = compile_model(model, **options)
         except UnsupportedOpError as error:
@@ -52,16 +57,28 @@ class TensorlangRep(BackendRep):
         """The outputs in the model's order.
 
         Args:
-            inputs: arrays in the order of the model's inputs (one array, if it has one), or arrays by name.
+            inputs: arrays (lists of them for sequences, None for an empty optional) in the order of the model's inputs (one
+                array, if it has one), or by name.
 
         Raises:
             InputError: they do not fit the model.
             UnsupportedOpError: the model needs operators that we lack.
         """
         del kwargs
-        feeds = self._named(inputs)
+        return grouped(self.model, self._results(self._named(inputs)))
+
+    def _results(self, feeds: dict[str, Any]) -> Mapping[str, Any]:
+        """Outputs by name."""
+        if self.structured:
+            model, tensors = with_tensors_only(self.model, feeds)
+            key = model.SerializeToString()
+            if key not in self._structures:
+                if len(self._structures) >= REMEMBERED:
+                    self._structures.clear()
+                self._structures[key] = TensorlangRep(model, **self.options)
+            return self._structures[key]._results(tensors)
         if self.executable is not None:
-            return tuple(self.executable.run(feeds).values())
+            return self.executable.run(feeds)
         while True:
             key = tuple(_content(feeds, name) for name in self.needs)
             executable = self._specialised.get(key)
@@ -78,7 +95,7 @@ class TensorlangRep(BackendRep):
                 if len(self._specialised) >= REMEMBERED:
                     self._specialised.clear()
                 self._specialised[key] = executable
-            return tuple(executable.run({n: a for n, a in feeds.items() if n not in self.needs}).values())
+            return executable.run({n: a for n, a in feeds.items() if n not in self.needs})
 
     def _named(self, inputs: Any) -> dict[str, Any]:
         if isinstance(inputs, Mapping):

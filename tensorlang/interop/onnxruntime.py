@@ -387,4 +387,4 @@ def _array_at(address: int, shape: Sequence[int], element_type: Any) -> np.ndarr
     dtype = _dtype(element_type)
     nbytes = int(np.prod(tuple(shape), dtype=np.int64)) * dtype.itemsize
     raw = (ctypes.c_uint8 * nbytes).from_address(address)
-    return np.frombuffer(raw, dtype).reshape(tuple(shape))
+    return np.ctypeslib.as_array(raw).view(dtype).reshape(tuple(shape))

@@ -120,12 +120,6 @@ def written_buffers(s: Stmt) -> dict[Buffer, None]:
     return found
 
 
-def only_store(block: Block) -> Store:
-    if not isinstance(block.body, Store):
-        raise InternalError(f"block {block.name!r} is not a single store")
-    return block.body
-
-
 def read_buffers(s: Stmt) -> dict[Buffer, None]:
     found: dict[Buffer, None] = {}
     for node in walk_stmt(s):

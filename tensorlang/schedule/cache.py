@@ -9,7 +9,7 @@ from tensorlang.errors import ScheduleError
 from tensorlang.ir.buffer import SCOPES, Buffer
 from tensorlang.ir.expr import Expr, and_, const, le, load, lt, select, var
 from tensorlang.ir.reduction import store_all, stores_of
-from tensorlang.ir.stmt import Allocate, Block, CallPacked, For, Iter, PrimFunc, Seq, Stmt, Store, seq
+from tensorlang.ir.stmt import Allocate, Block, CallPacked, Iter, PrimFunc, Seq, Stmt, Store, seq
 from tensorlang.ir.tree import (
     block_path,
     loop_path,
@@ -251,9 +251,3 @@ def cache_write(func: PrimFunc, stage: str, scope: str) -> tuple[Placed, str]:
 
 def _spatial(block: Block) -> tuple[Expr, ...]:
     return tuple(it.var for it in block.iters if it.kind == "spatial")
-
-
-def loop_around(func: PrimFunc, buffer: Buffer) -> For | None:
-    """The loop inside which `buffer` is allocated, if any: every iteration has its own."""
-    loops = loops_of(path_to(func.body, lambda s: isinstance(s, Allocate) and s.buffer is buffer))
-    return loops[-1] if loops else None

@@ -53,7 +53,7 @@ def split(
         if block := _accumulates_across(loop):
             raise ScheduleError(
                 f"split: tail='shift_inwards' would add points of {block.name} twice: {name} is a reduction loop of it or "
-                'inside one; use tail="guard"'
+                f'inside one, or {block.name} was initialised before {name}; use tail="guard"'
             )
         if loop.kind in ("parallel", "vectorized") and (block := _accumulates_into_shared(loop)):
             raise ScheduleError(
@@ -71,6 +71,10 @@ def split(
         body = For(v, extents[v], "serial", body)
     new = For(outer, count, loop.kind, body, loop.annotations)
     return func.with_body(replace_stmt(func.body, loop, new)), loops
+
+
+def _is_reduction(block: Block) -> bool:
+    return any(it.kind == "reduce" for it in block.iters)
 
 
 def split_sizes(n: Expr, factors: Sequence[Any]) -> tuple[Expr, list[Expr]]:
@@ -101,10 +105,13 @@ def _is_zero(e: Expr) -> bool:
 
 def _accumulates_across(loop: For) -> Block | None:
     """A block in `loop` that goes on accumulating, in a later iteration of a loop outside or of `loop` itself, into what an
-    iteration of `loop` computed."""
+    iteration of `loop` computed, or into what was initialised before `loop`."""
     inside = {s.var for s in walk_stmt(loop.body) if isinstance(s, For)}
-    for block in blocks(loop):
-        if not written_buffers(block).keys().isdisjoint(read_buffers(block)) and reduce_loop_vars(block) - inside:
+    inner = blocks(loop)
+    own = {block: written_buffers(block).keys() & set(read_buffers(block)) for block in inner}
+    begun = {b for block in inner for b in written_buffers(block) if block.init is not None or b not in own[block]}
+    for block in inner:
+        if own[block] and (reduce_loop_vars(block) - inside or (_is_reduction(block) and own[block] - begun)):
             return block
     return None
 

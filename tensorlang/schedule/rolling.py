@@ -12,6 +12,7 @@ from tensorlang.ir.visitor import blocks, free_vars, map_exprs, rewrite, rewrite
 from tensorlang.schedule.compute import required_region
 from tensorlang.schedule.place import ROLLING, STORE_PREDICATE, top_of
 from tensorlang.symbolic.affine import linear_form
+from tensorlang.symbolic.bounds import bounds, prove
 from tensorlang.symbolic.simplify import simplify
 
 
@@ -74,6 +75,14 @@ def rolling_buffer(func: PrimFunc, stage: str, loop: For | None) -> PrimFunc:
 
     spatial = [it for it in block.iters if it.kind == "spatial"]
     ranges = {**outer, **{f.var: f.extent for f in loops_of(path)}}
+    # Readers are counted without their guards: what they may read must be what is computed, or the induction has no base.
+    own = {f.var: f.extent for f in loops_of(path) if f.var not in outer}
+    first, last = bounds(spatial[axis].binding, own)
+    if not (prove(le(first, low), outer) and prove(le(low + extent - 1, last), outer)):
+        raise ScheduleError(
+            f"{what}: iterations of {inner.var.name} compute rows {first} to {last} of {stage}, and may read {extent} "
+            f"from {low} on"
+        )
     condition = or_(eq(inner.var, 0), simplify(le(low + (extent.value - step), spatial[axis].binding), ranges))
     kept = buffer.with_(shape=(*buffer.shape[:axis], extent, *buffer.shape[axis + 1 :]), align=())
 

@@ -232,3 +232,36 @@ def test_decompose_outside_of_where_the_buffer_lives():
     y, out = s["y"], s["out"]
     y.compute_at(out, out.axis[1])
     refused(s, lambda: y.decompose_reduction(out.axis[0]), "private to an iteration")
+
+
+# -- found by fuzzing ----------------------------------------------------------------------------------------------
+
+
+def test_a_predicate_on_the_initialisation_of_a_reduction():
+    s = dense()
+    init = s["y"].decompose_reduction(s["y"].axis[0])
+    refused(s, lambda: init.set_store_predicate(lambda i: i < 1, init.axis[0]), "y writes y too")
+
+
+def test_a_rolling_buffer_that_is_read_beyond_what_each_iteration_computes():
+    x = te.placeholder((2, 17, 4), name="x")
+    s = Schedule(te.create_prim_func("f", [x], [te.compute((2, 3, 16), lambda i, j, k: x[i, j, 0] + 1.0, name="a")]))
+    inner, a = s.cache_write("a", "local"), s["a"]
+    a.reverse_compute_at(inner, inner.axis[1])
+    a.split(a.axis[1], 4)
+    refused(s, inner.rolling_buffer, "compute rows j to j")
+
+
+def test_fusing_elements_with_a_reduction_that_may_be_empty():
+    s = Schedule(programs.dense(te.var("M"), te.var("N"), te.var("K")))
+    y = s["y"]
+    refused(s, lambda: y.fuse(y.axis[1], y.reduce_axis[0]), "may be empty")
+
+
+def test_computing_a_stage_at_a_loop_of_its_own_that_others_share():
+    x = te.placeholder((8,), name="x")
+    t = te.compute((8,), lambda i: x[i] + 1.0, name="t")
+    s = Schedule(te.create_prim_func("f", [x], [te.compute((8,), lambda i: t[i] * 2.0, name="b")]))
+    outer, inner = s["t"].split(s["t"].axis[0], 2)
+    s["b"].reverse_compute_at(s["t"], inner)
+    refused(s, lambda: s["t"].compute_at(s["b"], outer), "loop of")

@@ -80,7 +80,8 @@ CASES: dict[str, tuple[str, list[dict[str, np.ndarray]]]] = {
     "loop that swaps": (
         """test (int64 n, float[2] x, float[2] y) => (float[2] p, float[2] q) {
              t = Constant <value = bool {1}> ()
-             p, q = Loop (n, t, x, y) <body = b (int64 i, bool go, float[2] a, float[2] b) => (bool go2, float[2] c, float[2] d) {
+             p, q = Loop (n, t, x, y) <body = b (int64 i, bool go, float[2] a, float[2] b)
+                 => (bool go2, float[2] c, float[2] d) {
                go2 = Identity(go)
                c = Identity(b)
                d = Identity(a)
@@ -129,7 +130,8 @@ CASES: dict[str, tuple[str, list[dict[str, np.ndarray]]]] = {
     "Fibonacci words: two states whose sizes depend on each other": (
         """test (int64 n, float[1] x, float[2] y) => (float[P] p, float[Q] q) {
              t = Constant <value = bool {1}> ()
-             p, q = Loop (n, t, x, y) <body = b (int64 i, bool go, float[A] a, float[B] b) => (bool go2, float[C] c, float[D] d) {
+             p, q = Loop (n, t, x, y) <body = b (int64 i, bool go, float[A] a, float[B] b)
+                 => (bool go2, float[C] c, float[D] d) {
                go2 = Identity(go)
                c = Identity(b)
                d = Concat <axis = 0> (b, a)
@@ -242,7 +244,8 @@ CASES: dict[str, tuple[str, list[dict[str, np.ndarray]]]] = {
     "states without readers may change rank": (
         """test (int64 n, float x, float[2] y) => (float[2] s) {
              t = Constant <value = bool {1}> ()
-             unread, s = Loop (n, t, x, y) <body = b (int64 i, bool go, float u, float[2] a) => (bool go2, float[2] v, float[2] c) {
+             unread, s = Loop (n, t, x, y) <body = b (int64 i, bool go, float u, float[2] a)
+                 => (bool go2, float[2] v, float[2] c) {
                go2 = Identity(go)
                v = Neg(a)
                c = Add(a, a)
@@ -251,7 +254,8 @@ CASES: dict[str, tuple[str, list[dict[str, np.ndarray]]]] = {
         [{"n": np.array(k), "x": np.array(1, np.float32), "y": f32(1, 2)} for k in (0, 3)],
     ),
     "scan of batches": (
-        """<ir_version: 3, opset_import: ["" : 8]> test (float[B, T, K] xs, float[B, K] s0) => (float[B, K] s, float[B, T, K] ys) {
+        """<ir_version: 3, opset_import: ["" : 8]> test (float[B, T, K] xs, float[B, K] s0)
+                 => (float[B, K] s, float[B, T, K] ys) {
              s, ys = Scan <num_scan_inputs = 1, body = b (float[K] s_in, float[K] x) => (float[K] s_out, float[K] y) {
                s_out = Add(s_in, x)
                y = Mul(s_out, x)
@@ -261,6 +265,8 @@ CASES: dict[str, tuple[str, list[dict[str, np.ndarray]]]] = {
     ),
     "sequences of known structure": (
         """test (float[6] x, float[3] y) => (float[M] all, int64 n, float[3] at, float[2, 3] both) {
+             three = Constant <value = int64 {3}> ()
+             last = Constant <value = int64 {-1}> ()
              s = SplitToSequence <axis = 0> (x, three)
              two = Constant <value = int64 {0}> ()
              s1 = SequenceInsert(s, y, two)
@@ -269,7 +275,7 @@ CASES: dict[str, tuple[str, list[dict[str, np.ndarray]]]] = {
              n = SequenceLength(s1)
              at = SequenceAt(s1, last)
              both = ConcatFromSequence <axis = 0, new_axis = 1> (s2)
-           }""".replace("s = Split", "three = Constant <value = int64 {3}> ()\n last = Constant <value = int64 {-1}> ()\n s = Split"),
+           }""",
         [{"x": f32(1, 2, 3, 4, 5, 6), "y": f32(7, 8, 9)}],
     ),
     "a loop over a sequence": (
@@ -292,7 +298,8 @@ CASES: dict[str, tuple[str, list[dict[str, np.ndarray]]]] = {
         """test (int64 n, float[2] x) => (float[M] all, float[T, 2] rows, float[2, T] columns, int64 count, float[2] s) {
              e = SequenceEmpty()
              t = Constant <value = bool {1}> ()
-             r, s = Loop (n, t, e, x) <body = b (int64 i, bool go, seq(float[2]) a, float[2] z) => (bool go2, seq(float[2]) c, float[2] w) {
+             r, s = Loop (n, t, e, x) <body = b (int64 i, bool go, seq(float[2]) a, float[2] z)
+                 => (bool go2, seq(float[2]) c, float[2] w) {
                go2 = Identity(go)
                w = Add(z, x)
                c = SequenceInsert(a, w)

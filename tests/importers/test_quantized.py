@@ -150,6 +150,13 @@ def test_qlinear_of_windows_and_parts():
     agree(both("QGemm", gemm, domain=MS, constants=range(1, 9), attrs={"transB": 1}))
 
 
+def test_attention():
+    heads, width, size = 2, 16, 8
+    weight, bias = q(width, 3 * heads * size, dtype="int8"), f(3 * heads * size)
+    inputs = [q(2, 5, width), weight, bias, number(0.02), number(0.01), np.array([3, 5], np.int32), number(120, "uint8"), number(0, "int8")]
+    agree(both("QAttention", inputs, domain=MS, constants=(1, 2, 3, 4, 6, 7), attrs={"num_heads": heads}, native=False))
+
+
 @pytest.mark.parametrize("directions", ["forward", "bidirectional"])
 def test_dynamic_quantize_lstm(directions):
     count, hidden, width, steps, batch = 1 + (directions == "bidirectional"), 16, 12, 5, 2

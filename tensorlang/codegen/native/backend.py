@@ -85,11 +85,6 @@ def optimise(module: llvm.ModuleRef, target: CpuTarget) -> None:
     builder.getModulePassManager().run(module, builder)
 
 
-def undefined_symbols(module: llvm.ModuleRef) -> list[str]:
-    """What an object made of `module` asks of its loader: libm, memset and the like."""
-    return sorted(f.name for f in module.functions if f.is_declaration and not f.name.startswith("llvm."))
-
-
 def emit(module: llvm.ModuleRef, target: CpuTarget, kind: str) -> bytes:
     """`module` as an object file ("object"), assembly ("asm") or LLVM text ("llvm")."""
     if kind == "llvm":

@@ -2,10 +2,10 @@
 
 1. `for i in range(a, b)` becomes `i = a; while i < b: ...; i = i + 1`. Numba makes an iterator of every range, some thirty
    instructions and a dozen typing steps; a counted `while` is four.
-2. Loops over `unrolled(n)`, and constant-trip loops over a local array, are marked to be unrolled in full: only then are its elements at constant
-   places, and become registers. LLVM's own limit would stop at about eight accumulators. An array larger than all vector
-   registers stays in memory, and so do the loops over it: unrolled, every element would be spilled and reloaded by itself,
-   where a loop keeps what one iteration needs in registers and what all iterations share too.
+2. Loops over `unrolled(n)`, and constant-trip loops over a local array, are marked to be unrolled in full: only then are an
+   array's elements at constant places, and become registers. LLVM's own limit would stop at about eight accumulators. An
+   array larger than all vector registers stays in memory, and so do the loops over it: unrolled, every element would be
+   spilled and reloaded by itself, where a loop keeps what one iteration needs in registers and what all iterations share too.
 3. `x += y` becomes `x = x + y`: vectors know only the operators proper.
 4. Local names get a final `_` where they end in a digit: numba calls the value of `i1` at bytecode offset 24, and that of `i`
    at offset 124, both `$i124`.

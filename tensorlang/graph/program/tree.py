@@ -1,6 +1,7 @@
 """A program as data: statements in blocks, kernel calls at the leaves.
 
-    s ::= Call(site) | ReadSize(value, dim) | Check(a, b) | Require(value) | Branch(condition, s..., s...) | Repeat(trips, condition, s...)
+    s ::= Call(site) | ReadSize(value, dim) | Check(a, b) | Require(value) | Branch(condition, s..., s...)
+        | Repeat(trips, condition, s...)
         | Own(value) | Move(from, to) | Define(dim, expr) | Grow(...) | Deliver(output)
 
 The last line is about memory whose size only a run can tell: it is allocated when a value comes to be, handed over, and

@@ -69,20 +69,20 @@ def _floor_divide(b: ir.IRBuilder, x: Any, y: Any, kind: str) -> Any:
         return intrinsic(b, "floor", b.fdiv(x, y))
     if kind == "u":
         return b.udiv(x, y)
-    divisor, negated = _safe_divisor(b, y)
+    divisor, trap = _safe_divisor(b, y)
     quotient, remainder = b.sdiv(x, divisor), b.srem(x, divisor)
     zero = constant_like(x.type, 0)
     down = b.and_(b.icmp_signed("!=", remainder, zero), b.icmp_signed("<", b.xor(remainder, y), zero))
     result = b.add(quotient, b.sext(down, x.type))
-    return result if negated is None else b.select(negated, b.neg(x), result)
+    return result if trap is None else b.select(trap, b.mul(x, y), result)  # 0 or -x
 
 
 def _safe_divisor(b: ir.IRBuilder, y: Any) -> tuple[Any, Any]:
-    """`y`, with 1 in the place of -1, and where that is (None: nowhere): the least integer over -1 would trap."""
-    if isinstance(y, ir.Constant):  # a literal of the program; LLVM folds it
+    """`y`, with 1 in the place of 0 and -1, and where that is (None: nowhere): machines trap on `x / 0` and `least / -1`."""
+    if isinstance(y, ir.Constant):  # a literal of the program
         return y, None
-    negated = b.icmp_signed("==", y, constant_like(y.type, -1))
-    return b.select(negated, constant_like(y.type, 1), y), negated
+    trap = b.icmp_unsigned("<", b.add(y, constant_like(y.type, 1)), constant_like(y.type, 2))
+    return b.select(trap, constant_like(y.type, 1), y), trap
 
 
 def _floor_modulo(b: ir.IRBuilder, x: Any, y: Any, kind: str) -> Any:
