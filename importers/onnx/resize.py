@@ -127,7 +127,8 @@ def _by_matrices(
     for axis in axes:
         pair = as_ints((x.shape[axis], sizes[axis]))
         if pair is None:
-            raise node.unsupported("this form of resizing of unknown sizes", *(v for v in node.inputs[2:] if v is not None))
+            sizes_given = [v for v in node.inputs[2:] if isinstance(v, Value)]
+            raise node.unsupported("this form of resizing of unknown sizes", *sizes_given)
         n, m = pair
         factor = factors[axis]
         crop = None if region is None else region[axis]
