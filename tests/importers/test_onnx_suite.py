@@ -65,7 +65,7 @@ def check(case):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_family(family):
     """Every case of the family agrees or is refused as unsupported; at least one agrees."""
-    mine = [c for c in cases() if c.name.startswith(f"test_{family}")]
+    mine = [c for c in cases() if c.name.startswith(f"test_{family}") and "_to_sequence" not in c.name]  # no lists here
     passed, wrong = 0, []
     for case in mine:
         try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -94,7 +96,8 @@ def test_the_text_has_masks_on_shared_memory_only(golden):
     source = build(ragged()).source
     assert "vstore_masked(y" not in source and "vload_masked(y" not in source
     assert "vload_masked(w" in source and "vstore_masked(out" in source
-    golden(str(lower(ragged().func)[-1].func))
+    func = lower(ragged().func)[-1].func
+    golden(str(replace(func, attrs={})))  # without the files' names
 
 
 def test_what_lies_beyond_the_edge_is_neither_read_nor_written():
