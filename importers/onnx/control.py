@@ -10,7 +10,7 @@ import onnx
 from tensorlang.graph import Value
 
 from .body import build_if, build_loop
-from .node import Item, OnnxNode, Structured
+from .node import Item, OnnxNode, Structured, reversed_rows, size_value
 from .reader import names_read
 from .registry import onnx_op
 from .sequences import Grown, Stack, TensorList
@@ -173,7 +173,7 @@ def scan_of_batches(node: OnnxNode) -> tuple[Value, ...]:
         states, scanned = now[: len(now) - count], now[len(now) - count :]
         return always, [], _scanned(node, proto, states, scanned, (0,) * count, backwards)
 
-    return build_loop(node, _size_value(node, given[0], 0), always, [], batch)
+    return build_loop(node, size_value(node, given[0], 0), always, [], batch)
 
 
 @onnx_op("Scan", since=9)
@@ -193,7 +193,7 @@ def scan(node: OnnxNode) -> tuple[Value, ...]:
     for k, (axis, back) in enumerate(zip(out_axes, reverse, strict=True), len(states)):
         value = made[k]
         if back:
-            value = _reversed(node, value)
+            value = reversed_rows(node, value)
         axis = node.normal_axis(axis, value.type.ndim)
         if axis:
             order = list(range(1, value.type.ndim))
@@ -212,7 +212,7 @@ def _scanned(
     backwards: Sequence[int],
 ) -> list[Value]:
     """The states after all slices, and what the trips gave, stacked."""
-    trips = _size_value(node, scanned[0], axes[0])
+    trips = size_value(node, scanned[0], axes[0])
     always = node.constant(np.array(True))
 
     def trip(index: Value, state: list[Value]) -> tuple[Value, list[Value], list[Value]]:
@@ -231,14 +231,3 @@ def _each(node: OnnxNode, name: str, count: int) -> tuple[int, ...]:
     if len(values) != count:
         raise node.fail(f"attribute {name!r} has {len(values)} element(s), not {count}")
     return values
-
-
-def _size_value(node: OnnxNode, value: Value, axis: int) -> Value:
-    """The size of a dimension as an i64 value."""
-    return node.add("reshape", node.add("shape", value, start=axis, end=axis + 1), shape=())
-
-
-def _reversed(node: OnnxNode, value: Value) -> Value:
-    """`value` from the last to the first along its first dimension."""
-    rest = value.type.ndim - 1
-    return node.add("slice", value, starts=(value.shape[0] - 1, *(0,) * rest), shape=value.shape, steps=(-1, *(1,) * rest))

@@ -413,6 +413,17 @@ class OnnxNode:
         return self.emitter.constant(np.asarray(array, None if kind is None else kind.numpy), f"{self.label}_const")
 
 
+def size_value(node: OnnxNode, value: Value, axis: int) -> Value:
+    """The size of a dimension as an i64 value."""
+    return node.add("reshape", node.add("shape", value, start=axis, end=axis + 1), shape=())
+
+
+def reversed_rows(node: OnnxNode, value: Value) -> Value:
+    """`value` from the last to the first along its first dimension."""
+    rest = value.type.ndim - 1
+    return node.add("slice", value, starts=(value.shape[0] - 1, *(0,) * rest), shape=value.shape, steps=(-1, *(1,) * rest))
+
+
 def node_label(proto: onnx.NodeProto) -> str:
     return proto.name or next((o for o in proto.output if o), proto.op_type)
 

@@ -13,7 +13,7 @@ import numpy as np
 from tensorlang.graph import Expr, Value
 
 from .body import build_loop
-from .node import OnnxNode
+from .node import OnnxNode, reversed_rows, size_value
 from .registry import onnx_op
 
 Activation = Callable[[Value], Value]
@@ -181,7 +181,7 @@ class _Recurrent:
     def _direction(self, d: int, backwards: bool) -> tuple[Value, ...]:
         node, cell = self.node, self.cell(d)
         products = self.inputs_product(cell)
-        steps = self.add("reshape", self.add("shape", self.x, start=0, end=1), shape=())
+        steps = size_value(node, self.x, 0)
         one, always = node.constant(np.array(1, np.int64)), node.constant(np.array(True))
         lengths = self.lengths and self.add("reshape", self.lengths, shape=(self.x.shape[1], 1))
 
@@ -197,8 +197,7 @@ class _Recurrent:
 
         *last, y = build_loop(node, steps, always, self.states(d), trip)
         if backwards:
-            rest = y.type.ndim - 1
-            y = self.add("slice", y, starts=(y.shape[0] - 1, *(0,) * rest), shape=y.shape, steps=(-1, *(1,) * rest))
+            y = reversed_rows(node, y)
         return (y, *last)
 
 

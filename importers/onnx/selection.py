@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tensorlang.graph import Expr, Value, as_dtype
+from tensorlang.graph import Expr, Value, as_dtype, product
 
 from .node import OnnxNode
 from .registry import onnx_op
@@ -35,18 +35,11 @@ def compress(node: OnnxNode) -> Value:
     x, condition = node.input(0), node.input(1)
     axis = node.attr("axis", None)
     if axis is None:
-        x = node.add("reshape", x, shape=(_count(x.shape),))
+        x = node.add("reshape", x, shape=(product(x.shape),))
         axis = 0
     axis = node.normal_axis(axis, x.type.ndim)
     rows = _nonzero(node, condition)
     return node.add("gather", x, node.add("reshape", rows, shape=(rows.shape[1],)), axis=axis)
-
-
-def _count(dims: tuple[Expr, ...]) -> Expr | int:
-    total: Expr | int = 1
-    for d in dims:
-        total = d * total
-    return total
 
 
 @onnx_op("Unique", since=11)
@@ -55,14 +48,14 @@ def unique(node: OnnxNode) -> tuple[Value, ...]:
     ordered = bool(node.attr("sorted", 1))
     axis = node.attr("axis", None)
     if axis is None:
-        moved = node.add("reshape", x, shape=(_count(x.shape),))
+        moved = node.add("reshape", x, shape=(product(x.shape),))
         axis = 0
     else:
         axis = node.normal_axis(axis, x.type.ndim)
         order = (axis, *(a for a in range(x.type.ndim) if a != axis))
         moved = node.add("transpose", x, perm=order) if axis else x
     rows = moved.shape[0]
-    flat = node.add("reshape", moved, shape=(rows, _count(moved.shape[1:])))
+    flat = node.add("reshape", moved, shape=(rows, product(moved.shape[1:])))
     if x.dtype.is_float and x.dtype.bits < 32:
         flat = node.add("cast", flat, dtype=as_dtype("f32"))
     made = node.add_all("unique", flat, ordered=ordered)

@@ -16,7 +16,7 @@ import numpy as np
 
 from tensorlang.graph import Value, canonical, product
 
-from .node import Item, OnnxNode, Structured
+from .node import Item, OnnxNode, Structured, size_value
 from .registry import onnx_op
 
 
@@ -135,7 +135,7 @@ def sequence_at(node: OnnxNode) -> Value:
 def sequence_length(node: OnnxNode) -> Value:
     sequence = _sequence(node)
     if isinstance(sequence, Stack):
-        return node.add("reshape", node.add("shape", sequence.value, start=0, end=1), shape=())
+        return size_value(node, sequence.value, 0)
     return node.constant(np.array(len(_list(node).items), np.int64))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tensorlang import te
-from tensorlang.graph import Expr, Value, as_dtype, as_ints, canonical, free_vars, lowest, size_quotient
+from tensorlang.graph import Expr, Value, as_dtype, as_ints, canonical, free_vars, lowest, product, size_quotient
 
 from .node import OnnxNode
 from .registry import onnx_op
@@ -69,8 +69,8 @@ def _resolved(x: Value, wanted: Sequence[Expr], allow_zero: bool) -> list[Expr]:
     dims = [
         te.select(te.equal(d, 0), x.shape[k], d) if k < x.type.ndim and not allow_zero else d for k, d in enumerate(wanted)
     ]
-    others = _product([te.select(te.equal(d, -1), canonical(1), d) for d in dims])
-    left = te.floordiv(_product(x.shape), te.maximum(others, 1))
+    others = product([te.select(te.equal(d, -1), canonical(1), d) for d in dims])
+    left = te.floordiv(product(x.shape), te.maximum(others, 1))
     return [canonical(te.select(te.equal(d, -1), left, d)) for d in dims]
 
 
@@ -81,14 +81,7 @@ def flatten(node: OnnxNode) -> Value:
     axis = axis + x.type.ndim if axis < 0 else axis
     if not 0 <= axis <= x.type.ndim:
         raise node.fail(f"axis {axis} of {x.type}")
-    return node.add("reshape", x, shape=(_product(x.shape[:axis]), _product(x.shape[axis:])))
-
-
-def _product(dims: Sequence[Expr]) -> Expr:
-    total = canonical(1)
-    for d in dims:
-        total = total * d
-    return canonical(total)
+    return node.add("reshape", x, shape=(product(x.shape[:axis]), product(x.shape[axis:])))
 
 
 def _axes(node: OnnxNode, since: int) -> np.ndarray | None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from tensorlang import te
 from tensorlang.errors import TypeCheckError
-from tensorlang.graph.ir import TensorType, Value, lowest
+from tensorlang.graph.ir import Value, lowest
 from tensorlang.ir.dtype import DType, f32
 from tensorlang.ir.expr import Expr, ExprLike, call, cast, wrap
 from tensorlang.ir.visitor import free_vars, walk
@@ -216,10 +216,3 @@ def object_array(values: Iterable[ExprLike], shape: tuple[int, ...]) -> np.ndarr
     for position, value in enumerate(values):
         flat[position] = canonical(value)
     return flat.reshape(shape)
-
-
-def is_shape_like(type_: TensorType) -> bool:
-    """Whether the contents may be shape arithmetic: integers or conditions, few, and of known number."""
-    if type_.dtype.is_float or not type_.is_static:
-        return False
-    return int(np.prod(type_.static_shape, dtype=np.int64)) <= DATA_LIMIT

@@ -30,7 +30,6 @@ from tensorlang.graph.program.tree import (
     ReadSize,
     Repeat,
     Require,
-    Site,
     Statement,
     Step,
 )
@@ -59,12 +58,11 @@ class Main:
         self.checks: list[str] = []
         self.live: dict[str, None] = {}  # variables with memory that is to be given back, where the text stands now
         self.calls: dict[Call, Step] = {}
-        self.now = 0
         self.lines: list[str] = []
         self.printer = ExprPrinter(self._name, lambda b: b.name, {})
 
     def run(self, block: Block) -> tuple[str, list[Step], list[str]]:
-        self._number(block)
+        self._resolve(block)
         for k, (name, v) in enumerate(self.program.dims.items()):
             self.names[v] = f"d{k}_{_word(name)}"
             self.lines.append(f"{_INDENT}{self.names[v]} = dims[{k}]")
@@ -86,25 +84,22 @@ class Main:
         return self.names[v]
 
     # -- places ----------------------------------------------------------------------------------------------------
-    def _number(self, block: Block) -> None:
-        """The steps of all calls, counted as `storage` counts statements."""
+    def _resolve(self, block: Block) -> None:
+        """The steps of all calls, in the order of the text, and names for what loops count."""
         for s in block:
             if isinstance(s, Repeat):
                 self.names[s.trip] = f"trip{len(self.names)}"
             if isinstance(s, Call):
-                self.calls[s] = self._step(self.now, s.site)
+                self.calls[s] = self._step(s)
                 self.steps.append(self.calls[s])
             elif isinstance(s, Branch):
-                self.now += 1
-                self._number(s.then)
-                self._number(s.otherwise)
+                self._resolve(s.then)
+                self._resolve(s.otherwise)
             elif isinstance(s, Repeat):
-                self.now += 1
-                self._number(s.body)
-            self.now += 1
+                self._resolve(s.body)
 
-    def _step(self, k: int, site: Site) -> Step:
-        kernel = site.kernel
+    def _step(self, call: Call) -> Step:
+        site, kernel = call.site, call.site.kernel
         ready = self.program.prepare_site(site)
         args: list[Argument] = []
         for b in kernel.func.buffers:
@@ -117,7 +112,7 @@ class Main:
         args += [Argument("size", substitute(v, site.sizes)) for v in kernel.func.size_vars]
         for name, nbytes in kernel.emitted.workspace:
             size = substitute(nbytes, site.sizes)
-            offset = self.storage.offsets.get((k, name))
+            offset = self.storage.offsets.get((call, name))
             args.append(Argument("arena", offset) if offset is not None else Argument("space", size))
         total: Expr = const(0)
         for value in dict.fromkeys([*site.inputs.values(), *site.outputs.values()]):

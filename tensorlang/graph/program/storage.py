@@ -105,11 +105,11 @@ class Storage:
         lives.walk(block)
         placed = set(elsewhere)
         requests: list[Request] = []
-        for k, call in lives.calls:
+        for call, k in lives.calls.items():
             for name, nbytes in call.site.kernel.emitted.workspace:
                 size = substitute(nbytes, call.site.sizes)
                 if self.is_known(size):
-                    requests.append(Request((k, name), size, k, k))
+                    requests.append(Request((call, name), size, k, k))
         for value, begin in lives.first.items():
             if value not in placed and not value.is_constant and not self.on_heap(value):
                 requests.append(Request(value, nbytes_of(value.type), begin, lives.last[value]))
@@ -124,13 +124,13 @@ class _Lives:
         self.roots = roots
         self.first: dict[Value, int] = {}
         self.last: dict[Value, int] = {}
-        self.calls: list[tuple[int, Call]] = []
+        self.calls: dict[Call, int] = {}
         self.now = 0
 
     def walk(self, block: Block) -> None:
         for s in block:
             if isinstance(s, Call):
-                self.calls.append((self.now, s))
+                self.calls[s] = self.now
             for value in touched(s):
                 self._touch(value)
             if isinstance(s, Branch):

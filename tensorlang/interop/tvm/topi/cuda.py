@@ -1,18 +1,4 @@
 """Operations and schedules under the names that they have for CUDA; the CPU stands in."""
 
-from tensorlang.interop.tvm.topi.nn import batch_matmul, conv2d_nchw, dense
-from tensorlang.interop.tvm.topi.schedules import (
-    schedule_batch_matmul,
-    schedule_broadcast,
-    schedule_conv2d_nchw,
-    schedule_dense,
-    schedule_elemwise,
-    schedule_injective,
-    schedule_reduce,
-    schedule_softmax,
-)
-
-__all__ = [
-    "batch_matmul", "conv2d_nchw", "dense", "schedule_batch_matmul", "schedule_broadcast", "schedule_conv2d_nchw",
-    "schedule_dense", "schedule_elemwise", "schedule_injective", "schedule_reduce", "schedule_softmax",
-]  # fmt: skip
+from tensorlang.interop.tvm.topi.x86 import *  # noqa: F403  (one set of names, whatever they are called for)
+from tensorlang.interop.tvm.topi.x86 import __all__ as __all__
