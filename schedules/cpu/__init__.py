@@ -2,6 +2,7 @@
 
     injective producers           inlined, unless a contraction would compute them again and again
     reductions along rows         softmax, layer norm: one row at a time, partial sums in vector lanes
+    choices by short axes         Winograd's transforms: a tile of the result at a time, in registers
     other reductions              matmul, convolution, pooling: register tiles, packed constant operands, epilogue fused
     one element each              vectorised along the last axis, parallel over the rest
     tuples, scans, externals      scalar; parallel over their first axis
@@ -16,6 +17,7 @@ from tensorlang.schedule.rules import Machine
 from .analysis import is_plain
 from .elementwise import schedule_elementwise, schedule_points
 from .inline import inline_injective
+from .piecewise import schedule_piecewise
 from .rows import schedule_rows
 from .tile import schedule_tile
 
@@ -23,7 +25,7 @@ from .tile import schedule_tile
 def schedule(s: Schedule, machine: Machine) -> None:
     """Apply the default rules to `s`."""
     inline_injective(s)
-    if schedule_rows(s, machine):
+    if schedule_rows(s, machine) or schedule_piecewise(s, machine):
         return
     done: set[str] = set()
     for stage in list(s.stages):

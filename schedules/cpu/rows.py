@@ -119,7 +119,7 @@ def _partial(s: Schedule, stage: Stage, loop: Loop, machine: Machine) -> None:
     """Partial results per vector lane (four registers of them where the row is long), combined at the end."""
     lanes = machine.lanes(4)
     size = s.extent(loop)
-    if size.op == "const" and size.value < lanes:
+    if lanes == 1 or size.op == "const" and size.value < lanes:
         return
     width = 4 * lanes if size.op != "const" or size.value >= 8 * lanes else lanes
     _, inner = stage.split(loop, width)
@@ -138,7 +138,7 @@ def _partial(s: Schedule, stage: Stage, loop: Loop, machine: Machine) -> None:
 def _vectorize_last(s: Schedule, output: Stage, last: Loop, machine: Machine) -> None:
     lanes = machine.lanes(4)
     size = s.extent(last)
-    if size.op == "const" and size.value < lanes:
+    if lanes == 1 or size.op == "const" and size.value < lanes:
         return
     _, inner = output.split(last, lanes)
     output.vectorize(inner)

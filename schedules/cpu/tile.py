@@ -14,7 +14,7 @@ from math import ceil
 from tensorlang.ir.expr import Expr
 from tensorlang.ir.stmt import Block
 from tensorlang.ir.tree import written_buffers
-from tensorlang.ir.visitor import loads
+from tensorlang.ir.visitor import free_vars, loads
 from tensorlang.schedule import Loop, Schedule, Stage
 from tensorlang.schedule.rules import Machine
 
@@ -71,9 +71,12 @@ def schedule_tile(s: Schedule, stage: Stage, machine: Machine, before: Collectio
     inner += [column_i] if column_i is not None else []
     tail = [row_o] if row_o is not None else []
     if reuse:
-        # A panel of columns stays in the second-level cache while all rows pass by.
-        output.reorder(column_o, *outer, *tail, *inner)
-        around = [column_o, *outer]
+        # A panel of columns stays in the second-level cache while all rows pass by; products of a batch share nothing.
+        shared = _batch_axes(block)
+        batch = [loop for n, loop in enumerate(outer) if n in shared]
+        rest = [loop for n, loop in enumerate(outer) if n not in shared]
+        around = [*batch, column_o, *rest]
+        output.reorder(*around, *tail, *inner)
         long = _reduction_size(block)
         if row_o is not None and (long is None or long >= LONG_REDUCTION):
             around.append(row_o)
@@ -208,10 +211,8 @@ def _packed_stage(s: Schedule, stage: Stage, block: Block, e: Expr) -> Stage | N
     """The stage that shall write the packed operand of load `e`: a new copy, its injective producer, or None."""
     column = spatial_vars(block)[-1]
     if e.value in s.func.inputs:
-        if e.value.name in s.func.attrs.get("constants", ()):
-            if any(v in e.args for v in spatial_vars(block)[:-1]):
-                return None  # depthwise weights are small, and read in order already
-        elif step(e, column) == "unit" and not _pays_to_pack(block, e, column):
+        prepared = e.value.name in s.func.attrs.get("constants", ())
+        if not prepared and step(e, column) == "unit" and not _pays_to_pack(block, e, column):
             return None
         return s.cache_read(e.value, "packed", [stage])
     producers = [st for st in s.stages if e.value in written_buffers(s.block(st))]
@@ -322,6 +323,13 @@ def _row_axis(block: Block) -> int | None:
         if extent(block, axes[n]) != 1:
             return n
     return None
+
+
+def _batch_axes(block: Block) -> list[int]:
+    """The leading output axes that every operand has: the products along them have nothing in common."""
+    read = [{v for i in e.args for v in free_vars(i)} for e in loads(source_of(block))]
+    axes = spatial_vars(block)
+    return [n for n in range(len(axes) - 1) if all(axes[n] in r for r in read)]
 
 
 def _reduction_size(block: Block) -> int | None:

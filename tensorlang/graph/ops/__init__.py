@@ -21,6 +21,7 @@ from tensorlang.graph.ops import (
     shape,
     trees,
     unfold,
+    winograd,
 )
 
 __all__ = [
@@ -44,4 +45,5 @@ __all__ = [
     "shape",
     "trees",
     "unfold",
+    "winograd",
 ]

@@ -26,6 +26,7 @@ from tensorlang.graph.passes.layout import layout
 from tensorlang.graph.passes.patches import patches
 from tensorlang.graph.passes.recognise import recognise
 from tensorlang.graph.passes.simplify import simplify
+from tensorlang.graph.passes.winograd import winograd
 
 Pass = Callable[[Graph, Context], Graph]
 
@@ -37,6 +38,7 @@ PIPELINE: tuple[Pass, ...] = (
     fold_affine,  # while convolutions are channels-second, as models have them
     patches,  # before layout, which carries its transpositions to where they cost least
     layout,
+    winograd,  # on channels-last images, with a bias still inside the convolution
     flatten,  # after layout: a pointwise convolution is a product only if channels are last
     cse,  # layouts and views of one value made for several readers
 )
@@ -84,5 +86,5 @@ def _dump(folder: Path | None, graph: Graph, position: int, name: str) -> None:
 
 __all__ = [
     "PIPELINE", "Context", "Group", "Note", "Options", "Pass", "cse", "dce", "flatten", "fold_affine", "fold_constants", "fuse",
-    "graph_report", "layout", "optimize", "patches", "recognise", "run_pass", "simplify",
+    "graph_report", "layout", "optimize", "patches", "recognise", "run_pass", "simplify", "winograd",
 ]  # fmt: skip

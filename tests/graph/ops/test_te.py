@@ -123,6 +123,8 @@ CASES = [
     Case("mod", [f(4, 5) * 5, f(5) + 3], {"fmod": True}),
     *(Case(n, [bools(4, 1), bools(1, 5)]) for n in ("and", "or", "xor")),
     *(Case(n, [ints(0, 99, 6), ints(0, 5, 6)]) for n in ("bitwise_and", "bitwise_or", "bitwise_xor", "left_shift", "right_shift")),
+    *(Case("winograd_input", [f(2, 5, 7, 3)], {"m": m, "pads": (1, 0, 1, 2)}, fixed_axes=(1, 2)) for m in (2, 4)),
+    *(Case("winograd_output", [f(m + 2, m + 2, 2, 2, 1, 3), f(3)], {"m": m, "height": m + 1, "width": m}, symbolic=False) for m in (2, 4)),
     Case("prelu", [f(2, 3, 4), f(3, 1)]),
     Case("where", [bools(4, 1), f(4, 5), f(5)]),
     Case("reshape", [f(2, 3, 4)], {"shape": (6, 4)}, symbolic=False),
