@@ -60,6 +60,7 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
 _PRIVATE: dict[str, tuple[str, str | None]] = {
     "_certify": ("tensorlang.verify", "certify"),
     "_is_reproducible": ("tensorlang.graph.ops.custom", "is_reproducible"),
+    "_runner_of": ("tensorlang.build.plain", "runner_of"),
     "_native_frontend": ("tensorlang.codegen.native.frontend", None),
 }
 

@@ -3,8 +3,7 @@
 A build that the cache knows loads one file and runs. What only other builds need (graphs, passes, code generation, islpy and
 numba: a second of imports) is reached through the lazy facade and by entry points.
 
-A target is an entry point of the group `tensorlang.targets`, built-in ones included: a function
-`(graph: Graph, target: str, settings: Settings) -> Artifact`.
+Targets are found by entry points, built-in ones included (see `codegen.target`).
 """
 
 from __future__ import annotations
@@ -13,9 +12,9 @@ import hashlib
 import importlib.util
 import json
 import mmap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points, version
+from importlib.metadata import entry_points, version
 from pathlib import Path
 from time import process_time
 from typing import TYPE_CHECKING, Any
@@ -23,20 +22,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import tensorlang
-from tensorlang.codegen.intrinsics import Pointer
-from tensorlang.codegen.intrinsics.functions import CheckFailed
-from tensorlang.codegen.plain import run_plain
+from tensorlang.codegen.target import GROUP, find_target, referenced, registered
 from tensorlang.config import Settings
 from tensorlang.errors import ArtifactError, BuildError, InputError, ModelError
 from tensorlang.runtime.artifact import Artifact, read_artifact, write_artifact
 from tensorlang.runtime.cache import ContentCache
-from tensorlang.runtime.executable import MAIN, Executable, Frame, NativeRunner, Runner
+from tensorlang.runtime.executable import Executable, NativeRunner, Runner
 from tensorlang.runtime.machine import host_features, host_triple, require_machine
 
 if TYPE_CHECKING:
     from tensorlang.graph.ir import Graph
 
-TARGETS = "tensorlang.targets"
 PRECISIONS = ("float32",)
 
 
@@ -65,8 +61,8 @@ def compile(
         InputError: `shapes` names no dimension or input.
         BuildError: there is no code for the target, or `verify` found a difference above its bound.
     """
-    if target not in _targets():
-        raise BuildError(f"unknown target {target!r}; there are: {', '.join(sorted(_targets())) or 'none'}")
+    if target not in registered():
+        find_target(target)  # refuses what none accepts
     if precision not in PRECISIONS:
         raise BuildError(f"precision {precision!r} is not supported; there is: {', '.join(PRECISIONS)}")
     if tuning != "off":
@@ -135,7 +131,8 @@ class _Build:
         begun = process_time()
         graph = self.graph()
         imported = process_time() - begun
-        artifact: Artifact = _targets()[self.target].load()(graph, self.target, self.settings)
+        target = find_target(self.target)
+        artifact: Artifact = referenced(target.graph_compiler, "graph_compiler")(graph, target, self.settings)
         artifact.report = {"import model": imported, **artifact.report}
         if self.file is not None and tensorlang._is_reproducible(graph):
             try:
@@ -146,52 +143,12 @@ class _Build:
         return artifact
 
 
-@cache
-def _targets() -> dict[str, EntryPoint]:
-    return {entry.name: entry for entry in entry_points(group=TARGETS)}
-
-
 def _runner(artifact: Artifact, settings: Settings) -> Runner:
-    if settings.jit and artifact.libraries:
+    """Machine code for the CPU runs without the compiler; anything else by what its target says."""
+    if settings.jit and artifact.libraries and "target" not in artifact.manifest:
         return NativeRunner(artifact, settings.num_threads)
-    return PlainRunner(artifact)
-
-
-class PlainRunner:
-    """The jit off: the emitted module runs as the Python that it is, under pdb where one likes."""
-
-    def __init__(self, artifact: Artifact):
-        self.namespace = run_plain(artifact.source)
-
-    def main(self, frame: Frame) -> int:
-        """Run the whole program; its status."""
-        arena, weights = Pointer.of(frame.arena), Pointer.of(frame.weights)
-        dims = np.array(frame.dims, np.int64)
-        self.outputs: list[Any] = list(map(Pointer.of, frame.output_arrays))
-        try:
-            self.namespace[MAIN](None, arena, weights, list(frame.input_arrays), self.outputs, dims)
-        except CheckFailed as failure:
-            return failure.status
-        frame.dims[:] = dims.tolist()
-        return 0
-
-    def take(self, frame: Frame, output: int, nbytes: int) -> np.ndarray:
-        """The bytes of an output that the program allocated."""
-        taken: Pointer = self.outputs[output]
-        return taken.buffer[taken.offset :][:nbytes].copy()
-
-    def step(self, kernel: str, frame: Frame, arguments: Sequence[tuple[str, int]]) -> Callable[[], None]:
-        """One kernel call, ready to be repeated."""
-        bases = {"arena": frame.arena, "weights": frame.weights}
-        tables = {"input": frame.input_arrays, "output": frame.output_arrays}
-        values: list[Any] = []
-        for place, n in arguments:
-            if place in tables:
-                values.append(Pointer.of(tables[place][n]))
-            else:
-                values.append(n if place == "size" else Pointer.of(bases[place]) + n)
-        function = self.namespace[kernel]
-        return lambda: function(None, *values)
+    runner: Runner = tensorlang._runner_of(artifact, settings)
+    return runner
 
 
 # -- the cache's key -----------------------------------------------------------------------------------------------
@@ -241,7 +198,7 @@ def _fingerprint() -> str:
     digest = hashlib.sha256()
     for package in ("numba", "llvmlite", "numpy", "sympy", "onnx"):
         digest.update(f"{package} {version(package)}\n".encode())
-    plugins = [e for group in (TARGETS, "tensorlang.importers", "tensorlang.schedules") for e in entry_points(group=group)]
+    plugins = [e for group in (GROUP, "tensorlang.importers", "tensorlang.schedules") for e in entry_points(group=group)]
     for plugin in sorted(plugins, key=lambda e: (e.group, e.name, e.value)):
         made_by = f"{plugin.dist.name} {plugin.dist.version}" if plugin.dist else ""
         digest.update(f"{plugin.group} {plugin.name} {plugin.value} {made_by}\n".encode())

@@ -330,6 +330,12 @@ def range_(node: OnnxNode) -> Value:
         start, limit, step = (a.reshape(()).item() for a in known if a is not None)
         count = canonical(max(0, int(np.ceil((limit - start) / step))))
         return node.add("range", start=start, step=step, size=count, dtype=kind)
+    if known[0] is not None and known[2] is not None and known[2].item() == 1 and _only_a_run_tells(node, 1):
+        # one dimension that is no less than zero, instead of an expression of one that may be: kernels are the simpler for it
+        start = int(known[0].item())
+        length = node.add("sub", node.add("cast", _scalar(node, 1), dtype="i64"), node.constant(np.array(start, np.int64)))
+        count = node.bound(node.add("maximum", length, node.constant(np.array(0, np.int64))))
+        return node.add("range", start=start, step=1, size=count, dtype=kind)
     begin, end, delta = (node.dims(i, "a bound", low=None)[0] for i in range(3))
     if delta.op == "const":
         n = delta.value
@@ -343,6 +349,11 @@ def range_(node: OnnxNode) -> Value:
     count = canonical(te.maximum(te.select(delta > 0, up, down), 0))
     steps = node.add("range", start=0, step=1, size=count, dtype=kind)
     return node.add("add", node.add("mul", steps, _scalar(node, 2)), _scalar(node, 0))
+
+
+def _only_a_run_tells(node: OnnxNode, position: int) -> bool:
+    value = node.input(position)
+    return value.data is None and value.constant is None and as_ints(value.shape) in ((), (1,))
 
 
 def _scalar(node: OnnxNode, position: int) -> Value:

@@ -3,9 +3,11 @@
     injective producers           inlined, unless a contraction would compute them again and again
     reductions along rows         softmax, layer norm: one row at a time, partial sums in vector lanes
     choices by short axes         Winograd's transforms: a tile of the result at a time, in registers
+    products of bytes             four at a time in i32, by one instruction where the machine has it
     other reductions              matmul, convolution, pooling: register tiles, packed constant operands, epilogue fused
     one element each              vectorised along the last axis, parallel over the rest
-    tuples, scans, externals      scalar; parallel over their first axis
+    recurrences                   independent lines in parallel and in vectors, steps inside
+    tuples, externals             scalar; parallel over their first axis
 """
 
 from __future__ import annotations
@@ -15,9 +17,11 @@ from tensorlang.schedule import Schedule
 from tensorlang.schedule.rules import Machine
 
 from .analysis import is_plain
+from .dot import schedule_dot
 from .elementwise import schedule_elementwise, schedule_points
 from .inline import inline_injective
 from .piecewise import schedule_piecewise
+from .recurrence import schedule_recurrence, time_axes
 from .rows import schedule_rows
 from .tile import schedule_tile
 
@@ -31,12 +35,14 @@ def schedule(s: Schedule, machine: Machine) -> None:
     for stage in list(s.stages):
         block = s.block(stage)
         if stage.name not in done and block.init is not None and is_plain(s, block):
-            done |= schedule_tile(s, stage, machine, done)
+            done |= schedule_dot(s, stage, machine, done) or schedule_tile(s, stage, machine, done)
     for stage in list(s.stages):
         if stage.name in done:
             continue
         block = s.block(stage)
-        if block.init is None and isinstance(block.body, Store):
+        if time_axes(block):
+            schedule_recurrence(s, stage, machine)
+        elif block.init is None and isinstance(block.body, Store):
             schedule_elementwise(s, stage, machine)
         else:
             schedule_points(s, stage)

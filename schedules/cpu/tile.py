@@ -7,10 +7,12 @@ row, each column operand loaded once per tile column. Constant operands are pack
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, prod
 
+from tensorlang.ir.buffer import Buffer
 from tensorlang.ir.expr import Expr
 from tensorlang.ir.stmt import Block
 from tensorlang.ir.tree import written_buffers
@@ -34,17 +36,20 @@ from .analysis import (
 )
 from .elementwise import schedule_elementwise
 
+LINE = 64  # bytes of a cache line
+LEAST_PANELS = 8  # of columns, from which a packed copy of the rows is repaid
 LONG_REDUCTION = 64  # iterations of a tile's reduction from which the cost of finding the tile does not matter
 
 
 def schedule_tile(s: Schedule, stage: Stage, machine: Machine, before: Collection[str] = ()) -> set[str]:
     """Schedule one reduction with its epilogue; returns the names of the stages that are done, as those named `before` are."""
-    output = _epilogue(s, stage)
+    output = epilogue_of(s, stage)
     if output is None:
         name = stage.name
         stage = s.cache_write(stage)
         output = s[name]
-    packed = _pack_operands(s, stage, machine)
+    packed_rows = _pack_rows(s, stage, machine)
+    packed = packed_rows | _pack_operands(s, stage, machine)
     block = s.block(stage)
     axes = spatial_vars(block)
     done = {stage.name, output.name, *packed}
@@ -62,7 +67,7 @@ def schedule_tile(s: Schedule, stage: Stage, machine: Machine, before: Collectio
     if tile.row_axis is not None and tile.rows > 1:
         row = outer.pop(tile.row_axis)
         size = s.extent(row)
-        shift = size.op == "const" and size.value >= tile.rows
+        shift = size.op == "const" and size.value >= tile.rows and not packed_rows
         row_o, row_i = output.split(row, tile.rows, tail="shift_inwards" if shift else "guard")
         inner.append(row_i)
     reuse = is_contraction(block)
@@ -72,12 +77,12 @@ def schedule_tile(s: Schedule, stage: Stage, machine: Machine, before: Collectio
     tail = [row_o] if row_o is not None else []
     if reuse:
         # A panel of columns stays in the second-level cache while all rows pass by; products of a batch share nothing.
-        shared = _batch_axes(block)
+        shared = batch_axes(block)
         batch = [loop for n, loop in enumerate(outer) if n in shared]
         rest = [loop for n, loop in enumerate(outer) if n not in shared]
         around = [*batch, column_o, *rest]
         output.reorder(*around, *tail, *inner)
-        long = _reduction_size(block)
+        long = reduction_size(block)
         if row_o is not None and (long is None or long >= LONG_REDUCTION):
             around.append(row_o)
             row_o = None
@@ -168,7 +173,7 @@ def _vectorize_stage(s: Schedule, stage: Stage, tile: Tile) -> None:
         stage.reorder(*reduce, *axes)
 
 
-def _epilogue(s: Schedule, stage: Stage) -> Stage | None:
+def epilogue_of(s: Schedule, stage: Stage) -> Stage | None:
     """The one injective stage that reads the reduction at exactly the element it writes, if it is so."""
     block = s.block(stage)
     buffer = store_of(block).buffer
@@ -205,6 +210,32 @@ def _pack_operands(s: Schedule, stage: Stage, machine: Machine) -> set[str]:
         done.add(copy.name)
         schedule_elementwise(s, copy, machine)
     return done
+
+
+def _pack_rows(s: Schedule, stage: Stage, machine: Machine) -> set[str]:
+    """A copy of the row operand in which the rows of a tile lie side by side, where in memory they push each other out of
+    the first-level cache, and so many columns read them that the copy is repaid."""
+    block = s.block(stage)
+    if not is_contraction(block):
+        return set()
+    tile = choose_tile(block, machine)
+    axes = spatial_vars(block)
+    if tile.row_axis is None or tile.rows < 2 or axes[-1] is axes[tile.row_axis]:
+        return set()
+    row, columns = axes[tile.row_axis], extent(block, axes[-1])
+    panels = columns // (tile.vectors * tile.lanes) if columns is not None else 0
+    for e in loads(source_of(block)):
+        position = next((n for n, i in enumerate(e.args) if i is row), None)
+        plain = all(i.op in ("var", "const") for i in e.args) and len(set(e.args)) == len(e.args)
+        if position is None or not plain or axes[-1] in e.args or e.value not in s.func.inputs:
+            continue
+        stride = prod(d.value for d in e.value.shape[position + 1 :]) * e.value.dtype.nbytes if _is_static(e.value) else 0
+        if panels >= LEAST_PANELS and _collisions(tile.rows, stride, machine):
+            copy = s.cache_read(e.value, "packed", [stage])
+            _pack(copy, block, e, position, tile.rows)
+            schedule_elementwise(s, copy, machine)
+            return {copy.name}
+    return set()
 
 
 def _packed_stage(s: Schedule, stage: Stage, block: Block, e: Expr) -> Stage | None:
@@ -261,10 +292,10 @@ class Tile:
     row_axis: int | None
 
 
-def choose_tile(block: Block, machine: Machine) -> Tile:
+def choose_tile(block: Block, machine: Machine, steps: int | None = None) -> Tile:
     """The tile with the least estimated time per point of the reduction.
 
-    Per step of the reduction a core issues two multiply-adds and two loads a cycle, needs four cycles before an
+    `steps` is the reduction's length where that is not its number of points. Per step of the reduction a core issues two multiply-adds and two loads a cycle, needs four cycles before an
     accumulator is ready again, and reads a packed panel from the second-level cache at about 24 bytes a cycle.
     """
     axes = spatial_vars(block)
@@ -279,7 +310,7 @@ def choose_tile(block: Block, machine: Machine) -> Tile:
     row_axis = _row_axis(block)
     row_extent = extent(block, axes[row_axis]) if row_axis is not None else 1
     registers = machine.vector_registers
-    reduction = _reduction_size(block)
+    reduction = reduction_size(block) if steps is None else steps
     reuse = is_contraction(block)
     best: tuple[float, Tile] | None = None
     for vectors in range(1, 9):
@@ -316,6 +347,20 @@ def _loads(rows: int, vectors: int, reuse: bool) -> int:
     return rows + vectors if reuse else rows * vectors
 
 
+def _is_static(buffer: Buffer) -> bool:
+    return all(d.op == "const" for d in buffer.shape)
+
+
+def _collisions(rows: int, stride: int, machine: Machine) -> int:
+    """How many of a tile's rows find no place in the first-level cache, because too many lie in the same set of it.
+
+    A line stays there from one step of the reduction to the next only if fewer rows than ways fall into its set; rows whose
+    distance is a multiple of a large power of two all fall into a few.
+    """
+    lines = Counter(n * stride // LINE % (machine.l1_bytes // LINE // machine.l1_ways) for n in range(rows))
+    return sum(n for n in lines.values() if n > machine.l1_ways - 2) if stride else 0
+
+
 def _row_axis(block: Block) -> int | None:
     """The output axis along which a tile has rows: the innermost but the last that is longer than one."""
     axes = spatial_vars(block)
@@ -325,14 +370,14 @@ def _row_axis(block: Block) -> int | None:
     return None
 
 
-def _batch_axes(block: Block) -> list[int]:
+def batch_axes(block: Block) -> list[int]:
     """The leading output axes that every operand has: the products along them have nothing in common."""
     read = [{v for i in e.args for v in free_vars(i)} for e in loads(source_of(block))]
     axes = spatial_vars(block)
     return [n for n in range(len(axes) - 1) if all(axes[n] in r for r in read)]
 
 
-def _reduction_size(block: Block) -> int | None:
+def reduction_size(block: Block) -> int | None:
     total = 1
     for v in reduce_vars(block):
         size = extent(block, v)

@@ -75,18 +75,24 @@ class EmittedKernel:
 
 def emit_kernel(func: PrimFunc, name: str | None = None, trace: str = "") -> EmittedKernel:
     """The text of a lowered function; `trace`, the steps of its schedule, goes above it as a comment."""
-    return _Emitter(func, name or func.name).run(trace)
+    return Emitter(func, name or func.name).run(trace)
 
 
 def _pointer(buffer: Buffer) -> str:
     return f"{buffer.dtype.name}*"
 
 
-class _Emitter:
+class Emitter:
+    """One kernel being written. The emitters of other languages derive from it (`codegen.c`): names, comments and what is
+    held in variables are the same in all of them."""
+
+    reserved = RESERVED
+    comment = "#"
+
     def __init__(self, func: PrimFunc, name: str):
         self.func, self.name = func, name
         self.names: dict[object, str] = {}
-        self.taken: set[str] = set(RESERVED) | {name}
+        self.taken: set[str] = set(self.reserved) | {name}
         self.chunks: list[str] = []
         self.instructions: dict[str, str] = {}  # the function of each part of a tensor intrinsic
         self.instruction_texts: list[str] = []
@@ -142,7 +148,7 @@ class _Emitter:
         if stored != self.stage:
             names = ", ".join(b.name for b in stored)
             where = (self.func.attrs.get("source") or {}).get(stored[0].name)
-            self.line(depth, f"# stage {names}" + (f" ({where})" if where else ""))
+            self.line(depth, f"{self.comment} stage {names}" + (f" ({where})" if where else ""))
         self.stage = stored
 
     def _root_allocations(self, s: Stmt) -> Stmt:
@@ -212,13 +218,17 @@ class _Emitter:
         held = divisions(s, set(self.scope) | set(self.func.size_vars))
         held = [e for e in held if e not in self.expr.bound]
         for e in held:
-            text, name = self.expr(e), self.temporary("at")
-            self.line(depth, f"{name} = {text}")
-            self.expr.bound[e] = name
+            self._hold(e, "at", depth)
         self._block(s.body, depth)
         for e in held:
             del self.expr.bound[e]
         self.scope.pop()
+
+    def _hold(self, e: Expr, hint: str, depth: int) -> None:
+        """Give `e` a variable, which later expressions read in its place."""
+        text, name = self.expr(e), self.temporary(hint)
+        self.line(depth, f"{name} = {text}")
+        self.expr.bound[e] = name
 
     def temporary(self, hint: str) -> str:
         serial = 0
@@ -229,12 +239,9 @@ class _Emitter:
 
     def _emit_store(self, s: Store, mask: Expr | None, depth: int) -> None:
         """The store, after what its value uses more than once."""
-        held = []
-        for e in shared(s.value):
-            text, name = self.expr(e), self.temporary("t")
-            self.line(depth, f"{name} = {text}")
-            self.expr.bound[e] = name
-            held.append(e)
+        held = shared(s.value)
+        for e in held:
+            self._hold(e, "t", depth)
         self.line(depth, self._store(s, mask))
         for e in held:
             del self.expr.bound[e]
@@ -245,9 +252,7 @@ class _Emitter:
         held = []
         for e in [*shared(*values), *values, *(i for t in s.stores for i in t.indices if loads(i))]:
             if e.op not in ("const", "var") and e not in self.expr.bound:
-                text, name = self.expr(e), self.temporary("t")
-                self.line(depth, f"{name} = {text}")
-                self.expr.bound[e] = name
+                self._hold(e, "t", depth)
                 held.append(e)
         for t in s.stores:
             self.line(depth, self._store(t, mask))

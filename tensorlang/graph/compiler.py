@@ -12,11 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from tensorlang.build import LoweredKernel, compile_source, lower_kernel, machine_of, pool_library, prepare
-from tensorlang.codegen.native import CpuTarget
+from tensorlang.build import Cpu, LoweredKernel, compile_source, lower_kernel, pool_library, prepare
+from tensorlang.codegen.target import Target
 from tensorlang.config import Settings
+from tensorlang.errors import BuildError
 from tensorlang.graph.ir import Graph
-from tensorlang.graph.passes import Group, fuse, optimize
+from tensorlang.graph.passes import Group, Options, fuse, optimize
 from tensorlang.graph.passes.storage import without_narrow
 from tensorlang.graph.program import Program, emit_program
 from tensorlang.ir.stmt import PrimFunc
@@ -59,8 +60,8 @@ class Clock:
         return run
 
 
-def compile_graph(graph: Graph, target: str, settings: Settings) -> Artifact:
-    """Compile `graph` for this machine: what the entry point `cpu` of the group `tensorlang.targets` names.
+def compile_graph(graph: Graph, target: Target, settings: Settings) -> Artifact:
+    """Compile `graph` to one native program: the graph compiler of target "cpu".
 
     Returns:
         The build; its report tells the CPU seconds of each phase.
@@ -69,16 +70,18 @@ def compile_graph(graph: Graph, target: str, settings: Settings) -> Artifact:
         BuildError: the target is unknown, or something has no code for it.
         ModelError: a size is not determined by the inputs' shapes.
     """
+    if not isinstance(target, Cpu):
+        raise BuildError(f"target {target.name!r} makes no native programs: its graph_compiler is another")
     clock = Clock()
     declared = graph
     with clock.phase("passes"):
         graph = without_narrow(graph)
-        optimised = optimize(graph)
+        optimised = optimize(graph, _options(target))
     with clock.phase("fuse"):
         groups = fuse(optimised)
     with clock.phase("plan and emit"):
         program = emit_program(optimised, groups, _lower(target, settings, clock), clock.timed("prepare weights", prepare))
-    host = CpuTarget.host()
+    host = target.cpu
     libraries: dict[str, bytes] = {}
     if settings.jit:
         with clock.phase("native"):
@@ -96,6 +99,11 @@ def compile_graph(graph: Graph, target: str, settings: Settings) -> Artifact:
     return Artifact(manifest, program.source, libraries, program.weights, dict(clock.seconds))
 
 
+def _options(cpu: Target) -> Options:
+    """How graphs are optimised for a machine: bytes are multiplied as bytes where an instruction does so."""
+    return Options(integers=cpu.has("avx512vnni"))
+
+
 def _as_declared(manifest: dict[str, Any], graph: Graph) -> dict[str, Any]:
     """The manifest with the narrow formats of the model's signature, which the program knows as bytes."""
     for key, values in (("inputs", graph.inputs), ("outputs", graph.outputs)):
@@ -104,8 +112,8 @@ def _as_declared(manifest: dict[str, Any], graph: Graph) -> dict[str, Any]:
     return manifest
 
 
-def _lower(target: str, settings: Settings, clock: Clock) -> Callable[[PrimFunc, str], LoweredKernel]:
-    machine = machine_of(CpuTarget.host(), settings.num_threads)
+def _lower(target: Target, settings: Settings, clock: Clock) -> Callable[[PrimFunc, str], LoweredKernel]:
+    machine = target.machine(settings.num_threads)
 
     def lower(func: PrimFunc, name: str) -> LoweredKernel:
         with clock.phase("schedule and lower"):

@@ -172,7 +172,7 @@ def user_location() -> str:
 
 
 def _make(op: str, dtype: DType, args: tuple[Expr, ...] = (), value: Any = None, key: Any = None) -> Expr:
-    table_key = (op, dtype, args, value if key is None else key)
+    table_key = (op, dtype.name, dtype.lanes, args, value if key is None else key)
     if (node := _TABLE.get(table_key)) is not None:
         return node
     node = object.__new__(Expr)
@@ -225,6 +225,8 @@ def wrap(value: ExprLike, like: Expr | None = None) -> Expr:
     """`value` as an expression; a Python number takes the type of `like` where that loses nothing."""
     if isinstance(value, Expr):
         return value
+    if type(value) is int and (like is None or like.dtype is i64) and (known := _SMALL.get(value)) is not None:
+        return known
     if isinstance(value, bool | np.bool_):
         return const(bool(value))
     if isinstance(value, np.generic):
@@ -234,6 +236,9 @@ def wrap(value: ExprLike, like: Expr | None = None) -> Expr:
     if isinstance(value, float):
         return const(value, like.dtype.scalar if like is not None and like.dtype.is_float else f32)
     fail(f"{type(value).__name__} is not a scalar expression: {value!r}")
+
+
+_SMALL = {n: const(n) for n in range(-64, 1025)}  # of i64: what index arithmetic asks for all the time
 
 
 def is_const(e: Expr, value: int | float | None = None) -> bool:

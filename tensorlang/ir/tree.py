@@ -14,12 +14,15 @@ from tensorlang.ir.visitor import children, loads, own_exprs, rewrite_stmt, walk
 
 def path_to(root: Stmt, wanted: Callable[[Stmt], bool]) -> list[Stmt]:
     """The statements from `root` down to the first match, both included; empty when there is none."""
-    stack: list[tuple[Stmt, list[Stmt]]] = [(root, [root])]
+    stack: list[tuple[Stmt, int]] = [(root, 0)]
+    path: list[Stmt] = []
     while stack:
-        node, path = stack.pop()
+        node, depth = stack.pop()
+        del path[depth:]
+        path.append(node)
         if wanted(node):
             return path
-        stack.extend((c, [*path, c]) for c in reversed(children(node)))
+        stack += [(c, depth + 1) for c in reversed(children(node))]
     return []
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 from tensorlang.errors import InternalError
 from tensorlang.ir.buffer import Buffer
@@ -14,15 +15,18 @@ from tensorlang.ir.stmt import Allocate, Block, CallPacked, Evaluate, For, If, M
 def walk(e: Expr) -> Iterator[Expr]:
     """Every distinct node of `e`, operands before users."""
     seen: set[Expr] = set()
-    stack = [(e, False)]
+    stack: list[Expr | None] = [e]
     while stack:
-        node, done = stack.pop()
-        if done:
-            yield node
+        node = stack.pop()
+        if node is None:  # the operands of the node below are done
+            yield stack.pop()  # type: ignore[misc]
         elif node not in seen:
             seen.add(node)
-            stack.append((node, True))
-            stack.extend((a, False) for a in node.args)
+            if node.args:
+                stack += (node, None)
+                stack += node.args
+            else:
+                yield node
 
 
 def rewrite(e: Expr, rule: Callable[[Expr], Expr | None], memo: dict[Expr, Expr] | None = None) -> Expr:
@@ -62,18 +66,20 @@ def loads(e: Expr) -> list[Expr]:
     return [n for n in walk(e) if n.op == "load"]
 
 
+_CHILDREN: dict[type[Stmt], Callable[[Any], tuple[Stmt, ...]]] = {
+    Seq: lambda s: s.stmts,
+    MultiStore: lambda s: s.stores,
+    For: lambda s: (s.body,),
+    Allocate: lambda s: (s.body,),
+    If: lambda s: (s.then,) if s.else_ is None else (s.then, s.else_),
+    Block: lambda s: (s.body,) if s.init is None else (s.init, s.body),
+}
+
+
 def children(s: Stmt) -> tuple[Stmt, ...]:
-    if isinstance(s, Seq):
-        return s.stmts
-    if isinstance(s, MultiStore):
-        return s.stores
-    if isinstance(s, For | Allocate):
-        return (s.body,)
-    if isinstance(s, If):
-        return (s.then,) if s.else_ is None else (s.then, s.else_)
-    if isinstance(s, Block):
-        return (s.body,) if s.init is None else (s.init, s.body)
-    return ()
+    """The statements directly inside `s`, in program order."""
+    found = _CHILDREN.get(type(s))
+    return () if found is None else found(s)
 
 
 def with_children(s: Stmt, new: tuple[Stmt, ...]) -> Stmt:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import process_time
 
@@ -45,10 +45,10 @@ class Stage:
     seconds: float
 
 
-def lower(func: PrimFunc) -> list[Stage]:
+def lower(func: PrimFunc, passes: Sequence[tuple[str, Pass]] = PASSES) -> list[Stage]:
     """The program after every pass, the last one being kernel IR."""
     stages = []
-    for name, run in PASSES:
+    for name, run in passes:
         start = process_time()
         func = run(func)
         stages.append(Stage(name, func, process_time() - start))

@@ -9,7 +9,7 @@ from tensorlang.errors import ScheduleError
 from tensorlang.ir.buffer import SCOPES, Buffer
 from tensorlang.ir.expr import Expr, and_, const, le, load, lt, select, var
 from tensorlang.ir.reduction import store_all, stores_of
-from tensorlang.ir.stmt import Allocate, Block, CallPacked, Iter, PrimFunc, Seq, Stmt, Store, seq
+from tensorlang.ir.stmt import Allocate, Block, CallPacked, If, Iter, PrimFunc, Seq, Stmt, Store, seq
 from tensorlang.ir.tree import (
     block_path,
     loop_path,
@@ -158,7 +158,8 @@ def _add_before(
         body = replace_stmt(body, path[-1], reading(path[-1]))
     home = path_to(body, lambda s: isinstance(s, Allocate) and s.buffer is buffer)
     around = loops_of(home)
-    scope = home[-1].body if around and isinstance(home[-1], Allocate) else body
+    inside = bool(around) or any(isinstance(s, If) for s in home)  # a loop, or a version of the program
+    scope = home[-1].body if inside and isinstance(home[-1], Allocate) else body
     parts = _parts(scope)
     wrote = [n for n, s in enumerate(parts) if any(buffer in written_buffers(b) for b in blocks(s))]
     reads = [n for n, s in enumerate(parts) if any(b.name in names for b in blocks(s))]
@@ -178,8 +179,9 @@ def _add_before(
         wider = copy.with_(shape=shape)
         new, copy = replace_buffers(new, {copy: wider}), wider
     complete: list[tuple[Expr | None, Buffer]] = []
-    if around:
+    if inside:
         new = replace_stmt(body, scope, new)
+    if around:
         complete = [(around[-1].var, copy), (around[-1].var, buffer)]
     return Placed(func.with_body(new), {block.name: axes}, tuple(complete))
 

@@ -12,7 +12,7 @@ from tensorlang.schedule.verdict import PROVED, Verdict, both
 from tensorlang.symbolic.access import Access, accesses
 from tensorlang.symbolic.conflict import show_values, uncovered
 from tensorlang.symbolic.integer_set import Unknown
-from tensorlang.symbolic.interval import SIZE, RangesLike
+from tensorlang.symbolic.interval import Interval, RangesLike
 
 
 def check_written(func: PrimFunc, stage: str) -> Verdict:
@@ -51,4 +51,4 @@ def _sizes(func: PrimFunc) -> RangesLike:
     for buffer in func.buffers:
         for extent in buffer.shape:
             found |= free_vars(extent)
-    return dict.fromkeys(found, SIZE)
+    return dict.fromkeys(found, Interval(0, None))

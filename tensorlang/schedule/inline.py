@@ -20,7 +20,7 @@ from tensorlang.ir.tree import (
 )
 from tensorlang.ir.visitor import blocks, free_vars, loads, map_exprs, rewrite, substitute, walk_stmt
 from tensorlang.schedule.compute import readers
-from tensorlang.schedule.place import ROLLING, STORE_PREDICATE, check_visible
+from tensorlang.schedule.place import ROLLING, STORE_PREDICATE, check_same_conditions, check_visible
 from tensorlang.symbolic.bounds import prove
 from tensorlang.symbolic.simplify import simplify
 
@@ -52,6 +52,7 @@ def compute_inline(func: PrimFunc, stage: str) -> PrimFunc:
 
     for reader in readers(func, buffer):
         check_visible(func, block, reader, "compute_inline")
+        check_same_conditions(path, block_path(func.body, reader.name), "compute_inline")
         if any(isinstance(s, CallPacked) and buffer in s.buffers for s in walk_stmt(reader)):
             raise ScheduleError(f"compute_inline: {reader.name} passes {buffer.name} to a packed function as a whole")
 
@@ -109,6 +110,9 @@ def reverse_compute_inline(func: PrimFunc, stage: str) -> tuple[PrimFunc, str]:
     if missing := [v.name for v in own if v not in of]:
         raise ScheduleError(f"{what}: {stage} reads an element of {source.name} several times, along {missing[0]}")
     _check_order(func, writer, block, source, what)
+    there = block_path(func.body, writer.name)
+    check_same_conditions(path, there, what)
+    check_same_conditions(there, path, what)
 
     iters: list[Iter] = []
     predicate = writer.predicate

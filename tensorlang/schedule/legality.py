@@ -29,7 +29,7 @@ from tensorlang.symbolic.conflict import (
     uncovered,
 )
 from tensorlang.symbolic.integer_set import Unknown
-from tensorlang.symbolic.interval import SIZE, RangesLike
+from tensorlang.symbolic.interval import Interval, RangesLike
 
 __all__ = [
     "PROVED", "UNKNOWN", "Verdict", "check_compute_at", "check_covered", "check_decompose_reduction", "check_parallel",
@@ -335,7 +335,7 @@ def _sizes(func: PrimFunc) -> RangesLike:
     for buffer in func.buffers:
         for extent in buffer.shape:
             found |= free_vars(extent)
-    return dict.fromkeys(found, SIZE)
+    return dict.fromkeys(found, Interval(0, None))
 
 
 def _both(a: Access, b: Access) -> str:

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 
 from tensorlang.errors import ScheduleError
 from tensorlang.ir.buffer import Buffer
-from tensorlang.ir.expr import Expr, and_, le, lt, var
+from tensorlang.ir.expr import Expr, and_, le, lt, not_, var
 from tensorlang.ir.reduction import reduce_loop_vars, stores_of
-from tensorlang.ir.stmt import TRUE, Allocate, Block, For, Iter, PrimFunc, Seq, Stmt, seq
+from tensorlang.ir.stmt import TRUE, Allocate, Block, For, If, Iter, PrimFunc, Seq, Stmt, seq
 from tensorlang.ir.tree import (
     block_path,
     drop_allocation,
@@ -98,6 +98,7 @@ def compute_at(func: PrimFunc, stage: str, loop: For, history: History) -> Place
         raise ScheduleError(f"compute_at: {stray[0]} reads {stage} but is not inside loop {loop.var.name}")
     if not outside:
         raise ScheduleError(f"compute_at: nothing inside loop {loop.var.name} reads {stage}")
+    check_same_conditions(path, target_path, "compute_at")
     body, taken = take_out(func.body, stage, "compute_at")
     return _put_back(func.with_body(body), taken, loop.var, history, "compute_at")
 
@@ -112,12 +113,15 @@ def compute_root(func: PrimFunc, stage: str, history: History) -> Placed:
     ->  for i: y[i] = f(x[i])
         for i: for j: out[i, j] = y[i] + z[j]
 
+    A stage of one version of the program (`specialize`) stays in that version.
+
     Legal if what `stage` reads is there: nothing that is private to a loop.
     """
     path = _path(func, stage, "compute_root")
     if _block(path).name == stage and not loops_of(path[: path.index(top_of(path))]):
         return Placed(func, {})
     _check_not_an_output(func, _block(path), "compute_root")
+    check_same_conditions(path, _version(path), "compute_root")
     body, taken = take_out(func.body, stage, "compute_root")
     return _put_back(func.with_body(body), taken, None, history, "compute_root")
 
@@ -152,6 +156,7 @@ def reverse_compute_at(func: PrimFunc, stage: str, loop: For, history: History) 
         if b.name not in inside and (shared := [x.name for x in sources if x in written_buffers(b)]):
             raise ScheduleError(f"{what}: {shared[0]} is computed by {b.name} too, outside of {loop.var.name}")
     _check_order(func, block, path, loop, sources)
+    check_same_conditions(path, loop_path(func.body, loop.var), what)
     outer = _outer(func, loop.var)
     # Loops that go on accumulating into what is read must be inside: else it is not complete.
     for writer in blocks(loop):
@@ -163,7 +168,7 @@ def reverse_compute_at(func: PrimFunc, stage: str, loop: For, history: History) 
     region: list[tuple[Expr, Expr] | None] = [None] * len(block.iters)
     for buffer in sources:
         written = _written_region(loop, buffer, outer)
-        for index in {e.args for s in stores_of(block.body) or () for e in loads(s.value) if e.value is buffer}:
+        for index in dict.fromkeys(e.args for s in stores_of(block.body) or () for e in loads(s.value) if e.value is buffer):
             for e, (low, extent) in zip(index, written, strict=True):
                 position = next((n for n, it in enumerate(block.iters) if it.var in free_vars(e)), None)
                 if position is None:
@@ -298,13 +303,13 @@ def _put(placed: Placed, taken: Taken, at: Expr | None, history: History, what: 
         if again:
             raise ScheduleError(f"{what}: {again[0]} is a loop of {block.name} itself, which others share")
     shape = [widened.get(n, axes.domain[n]) for n, it in enumerate(block.iters) if it.kind == "spatial"]
-    scope = func.body if target is None else target.body
+    scope = _whole_version(func, taken.buffers) if target is None else target.body
     inner: Stmt = _insert_before_first_reader(scope, nest, taken.buffers)
     for buffer in reversed(taken.buffers):
         inner = Allocate(buffer, inner)
     resized = {b: b.with_(shape=tuple(shape)) for b in taken.buffers if tuple(shape) != b.shape}
     inner = replace_buffers(inner, resized)
-    body = inner if target is None else replace_stmt(func.body, target, replace(target, body=inner))
+    body = replace_stmt(func.body, scope, inner)
     made = tuple((at, resized.get(b, b)) for b in taken.buffers)
     return Placed(func.with_body(body), {**placed.axes, block.name: axes}, (*placed.complete, *made))
 
@@ -541,6 +546,33 @@ def _made_private(func: PrimFunc, buffer: Buffer, at: Expr) -> PrimFunc:
     body = drop_allocation(func.body, buffer)
     target = _loop_at(body, at, "reverse_compute_at")
     return func.with_body(replace_stmt(body, target, replace(target, body=Allocate(buffer, target.body))))
+
+
+# -- versions of the program -----------------------------------------------------------------------------------------
+
+
+def _version(path: Sequence[Stmt]) -> list[Stmt]:
+    """The start of `path`, up to the version of the program that it leads into: a branch outside of all loops."""
+    outside = next((n for n, s in enumerate(path) if isinstance(s, For | Block)), len(path))
+    last = max((n for n, s in enumerate(path[:outside]) if isinstance(s, If)), default=-1)
+    return list(path[: last + 2])
+
+
+def _whole_version(func: PrimFunc, buffers: Sequence[Buffer]) -> Stmt:
+    """The version of the program that reads `buffers`: the whole of it, where it has only one."""
+    read = path_to(func.body, lambda s: isinstance(s, Block) and not read_buffers(s).keys().isdisjoint(buffers))
+    return _version(read)[-1] if read else func.body
+
+
+def check_same_conditions(path: Sequence[Stmt], target: Sequence[Stmt], what: str) -> None:
+    """A stage moves from the end of `path` to the end of `target`: not out of a branch, where what it reads may not exist.
+
+    The extents of a version of the program (`specialize`) hold under its condition alone.
+    """
+    for s, inside in zip(path, path[1:], strict=False):
+        if isinstance(s, If) and not any(a is s and b is inside for a, b in zip(target, target[1:], strict=False)):
+            where = s.cond if inside is s.then else not_(s.cond)
+            raise ScheduleError(f"{what}: {_block(path).name} is computed only where {where}; the new place is outside of that")
 
 
 # -- details -------------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from tensorlang.ir.stmt import Allocate, Block, For, Iter, PrimFunc, Stmt, Store
 from tensorlang.ir.tree import block_path, loops_of, own_loops, replace_stmt, sole_ancestor
 from tensorlang.ir.visitor import free_vars, loads, substitute, walk_stmt
 from tensorlang.schedule.cache import unique_name, with_source
+from tensorlang.schedule.place import check_same_conditions
 from tensorlang.symbolic.affine import linear_form
 
 
@@ -173,6 +174,7 @@ def decompose_reduction(func: PrimFunc, stage: str, loop: For) -> tuple[PrimFunc
     written = {t.buffer for t in init_stores(block)}
     if private := next((s.buffer for s in walk_stmt(loop) if isinstance(s, Allocate) and s.buffer in written), None):
         raise ScheduleError(f"decompose_reduction: {private.name} is private to an iteration of {loop.var.name}")
+    check_same_conditions(path, path[: path.index(loop) + 1], "decompose_reduction")
     reduce_vars = reduce_loop_vars(block)
     if outside := [f.var.name for f in loops[:at] if f.var in reduce_vars]:
         raise ScheduleError(f"decompose_reduction: the reduction loop {outside[0]} is outside of {loop.var.name}")

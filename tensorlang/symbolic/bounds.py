@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tensorlang.ir.expr import Expr, const, floordiv, maximum, minimum, not_
 from tensorlang.ir.visitor import walk
-from tensorlang.symbolic.affine import Poly, build, constant_value, is_index, multiply, plus, polynomial
+from tensorlang.symbolic.affine import Poly, build, constant_value, is_index, multiply, order_key, plus, polynomial
 from tensorlang.symbolic.integer_set import impossible
 from tensorlang.symbolic.interval import Ranges, RangesLike, as_ranges
 from tensorlang.symbolic.simplify import simplify
@@ -46,10 +46,10 @@ class _BoundsFinder:
     def extreme(self, p: Poly, above: bool) -> Expr:
         """The highest (`above`) or lowest value of `p`, as an expression free of the ranged variables."""
         while True:
-            atoms = {a for m in p for a in m if self._mentions(a)}
+            atoms = dict.fromkeys(a for m in p for a in m if self._mentions(a))
             if not atoms:
                 return build(p)
-            t = max(atoms, key=self.ranges.level)
+            t = max(atoms, key=lambda a: (self.ranges.level(a), order_key(a)))
             c = {m[: m.index(t)] + m[m.index(t) + 1 :]: k for m, k in p.items() if t in m}
             r = {m: k for m, k in p.items() if t not in m}
             sign = self._sign(c)

@@ -9,6 +9,9 @@ a polynomial. The bounds used, and nothing else:
     min(a, b) <= a, b <= max(a, b);  select(q, a, b) is a or b
 
 Atoms are eliminated outermost first, so `ii < min(8, M - io*8)` keeps what it knows about `io`. Incomplete, never wrong.
+
+A polynomial is a value of i64 up to multiples of 2**64. Where that matters (an order, a quotient), `exact` says whether it is
+the value itself: of loops and sizes it is, unless their coefficients are absurd; of data where bounds say so.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tensorlang.ir.expr import Expr
+from tensorlang.ir.visitor import walk
 from tensorlang.symbolic.affine import (
     ONE,
     Poly,
@@ -24,6 +28,7 @@ from tensorlang.symbolic.affine import (
     integer,
     is_index,
     multiply,
+    order_key,
     plus,
     polynomial,
     split_atom,
@@ -44,6 +49,9 @@ SIZE = Interval(1, None)  # a symbolic dimension
 Extent = Expr | int | Interval
 RangesLike = Mapping[Expr, Extent]
 
+_ROOM = 1 << 61  # values this small may be added a few times and stay i64
+_COEFFICIENT = 1 << 31  # of loops and sizes, which stay below 2**32 where they have one
+_DATA = frozenset(("load", "call", "cast", "reduce"))  # where values come from that may be any i64
 _FUEL = 400  # eliminations per question: enough for any index, and an end to pathological ones
 
 
@@ -113,6 +121,26 @@ class Ranges:
     def lower(self, p: Poly) -> int | None:
         return None if (u := self.upper(times(p, -1))) is None else -u
 
+    def exact(self, p: Poly) -> bool:
+        """Whether computing `p` in i64, which wraps, gives its value. A value by itself, such as one from memory, is that."""
+        if not p or _alone(p):
+            return True
+        self._fuel = _FUEL
+        return self._exact(p)
+
+    def _exact(self, p: Poly) -> bool:
+        if not p or _alone(p):
+            return True
+        if any(depends_on_data(a) for m in p for a in m):
+            low, high = self._lower(p), self._upper(p)
+            return low is not None and high is not None and -_ROOM < low and high < _ROOM
+        for monomial, c in p.items():
+            if monomial and abs(c) > _COEFFICIENT or abs(c) > _ROOM:
+                return False
+            if len(monomial) > 2 and sum(a in self.high or a.op != "var" for a in monomial) > 2:
+                return False  # a product of three loops
+        return True
+
     # -- elimination -----------------------------------------------------------------------------------------------
     def level(self, e: Expr) -> int:
         """How deep bounds of `e` refer to other atoms: eliminated from the highest level down."""
@@ -143,13 +171,15 @@ class Ranges:
             return None
         self._fuel -= 1
         found = self._eliminate(p)
-        if self._fuel > 0 or found is not None:
+        if self._fuel > 0:  # else what it is depends on what was asked before, and must not last
             self._memo[key] = found
         return found
 
     def _eliminate(self, p: Poly) -> int | None:
-        atoms = {a for m in p for a in m}
-        t = max(atoms, key=lambda a: (self.level(a), a.op != "var", p.get((a,), 0)))
+        atoms = dict.fromkeys(a for m in p for a in m)
+        t = next(iter(atoms))
+        if len(atoms) > 1:  # the same one in every process: the order of a set, or of `p`, is not
+            t = max(atoms, key=lambda a: (self.level(a), a.op != "var", p.get((a,), 0), order_key(a)))
         parts = split_atom(p, t)
         if parts is None:
             return self._termwise(p)
@@ -195,6 +225,8 @@ class Ranges:
             return [(integer(self.low[t]), 1)]
         if not t.dtype.is_int:
             return []
+        if op in _INEXACT and is_index(t) and depends_on_data(t) and not all(self._exact(polynomial(a)) for a in t.args):
+            return _type_bounds(t, above)  # of an operand that may have wrapped nothing is known
         if op == "floordiv":
             x, d = polynomial(t.args[0]), _positive(t.args[1])
             if d is None:
@@ -250,11 +282,10 @@ class Ranges:
 
     def _choices_of(self, t: Expr) -> list[list[Poly]]:
         """Sets of polynomials one of which `t` equals."""
-        if t.op in ("min", "max") and is_index(t):
-            return [[polynomial(a) for a in t.args]]
-        if t.op == "select" and is_index(t):
-            return [[polynomial(a) for a in t.args[1:]]]
-        return []
+        if not (t.op in ("min", "max", "select") and is_index(t)):
+            return []
+        options = [polynomial(a) for a in t.args[t.op == "select" :]]
+        return [options] if not depends_on_data(t) or all(map(self._exact, options)) else []
 
     def _termwise(self, p: Poly) -> int | None:
         """Interval arithmetic, term by term: for squares, and coefficients of unknown sign."""
@@ -274,6 +305,29 @@ class Ranges:
                 return None
             total += max(c * low, c * high)
         return total
+
+
+_INEXACT = frozenset(("floordiv", "floormod", "min", "max"))
+_depends: dict[Expr, bool] = {}
+
+
+def depends_on_data(e: Expr) -> bool:
+    """Whether `e` is made of more than loop variables, sizes and constants: it may then be any i64."""
+    if e.op == "var" or e.op == "const":
+        return False
+    if (known := _depends.get(e)) is None:
+        if len(_depends) > 50_000:
+            _depends.clear()
+        known = _depends[e] = any(n.op in _DATA for n in walk(e))
+    return known
+
+
+def _alone(p: Poly) -> bool:
+    """Whether `p` is a constant, or one atom and nothing else."""
+    if len(p) > 1:
+        return False
+    ((monomial, c),) = p.items()
+    return not monomial or (len(monomial) == 1 and c == 1)
 
 
 def _positive(e: Expr) -> int | None:

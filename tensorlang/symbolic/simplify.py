@@ -12,7 +12,9 @@
     select     a decided condition chooses
 
 `//` and `%` by a symbolic N obey the same rules with the terms that contain N, once N >= 1 is known. All of it is for scalar
-i64 (index arithmetic, taken not to overflow); other types are left as they are, apart from indices inside them.
+i64; other types are left as they are, apart from indices inside them. Arithmetic of loops and sizes is taken not to overflow.
+Of data from memory it may: there the rules for `+ - *` alone hold (they do modulo 2**64), and those for `// %`, comparisons
+and extrema only where bounds show that nothing wraps (`Ranges.exact`): `x*3 // 3` is not `x`.
 """
 
 from __future__ import annotations
@@ -74,15 +76,20 @@ def simplify(e: Expr, ranges: RangesLike | None = None) -> Expr:
     if (done := simplifier.done.get(e)) is not None:
         return done
     after = simplifier.once(e)
+    settled = False
     for _ in range(_ROUNDS):
-        if all(n.op in _SETTLED for n in walk(after)):
+        settled = all(n.op in _SETTLED for n in walk(after))
+        if settled:
             break
         now, after = after, simplifier.once(after)
-        if now is after:
+        settled = now is after
+        if settled:
             break
     if len(simplifier.done) > _MEMO_LIMIT:
         _simplifiers.pop(simplifier.ranges, None)
-    simplifier.done[e] = simplifier.done[after] = after
+    simplifier.done[e] = after
+    if settled:  # else what `after` becomes must not depend on who asked first
+        simplifier.done[after] = after
     return after
 
 
@@ -165,6 +172,8 @@ class _Simplifier:
         return p
 
     def floordiv(self, p: Poly, d: Poly) -> Poly:
+        if not (self.ranges.exact(p) and self.ranges.exact(d)):
+            return p if constant_value(d) == 1 else polynomial(floordiv(build(p), build(d)))
         c = constant_value(d)
         if c is None or c <= 0:
             return self._divide_symbolic(p, d)[0]
@@ -185,12 +194,15 @@ class _Simplifier:
                 atom = monomial[0]
                 if atom.op == "floordiv" and (a := _positive(atom.args[1])):
                     inside = plus(polynomial(atom.args[0]), {ONE: a * k} if k else {})
-                    return plus(q, self.floordiv(inside, {ONE: a * c}))
+                    if a * c <= 1 << 61 and self.ranges.exact(inside):
+                        return plus(q, self.floordiv(inside, {ONE: a * c}))
                 if atom.op == "floormod" and k == 0 and (a := _positive(atom.args[1])) and a % c == 0:
                     return plus(q, self.floormod(self.floordiv(polynomial(atom.args[0]), {ONE: c}), {ONE: a // c}))
         return plus(q, polynomial(floordiv(build(r), c)))
 
     def floormod(self, p: Poly, d: Poly) -> Poly:
+        if not (self.ranges.exact(p) and self.ranges.exact(d)):
+            return {} if constant_value(d) == 1 else polynomial(floormod(build(p), build(d)))
         c = constant_value(d)
         if c is None or c <= 0:
             return self._divide_symbolic(p, d)[1]
@@ -202,7 +214,9 @@ class _Simplifier:
                 a = _positive(monomial[0].args[1])
                 if a and v * a % c == 0:
                     rest = {m: w for m, w in r.items() if m != monomial}
-                    return self.floormod(plus(rest, polynomial(monomial[0].args[0]), v), d)
+                    whole = plus(rest, polynomial(monomial[0].args[0]), v)
+                    if self.ranges.exact(whole):
+                        return self.floormod(whole, d)
         if (n := self._block(r, c)) is not None:
             return plus(r, {ONE: -n * c} if n else {})
         k = r.get(ONE, 0)
@@ -254,6 +268,8 @@ class _Simplifier:
 
     def _never_beyond(self, b: Expr, a: Expr, op: str) -> bool:
         """Whether `b` makes `a` superfluous: b <= a for min, b >= a for max."""
+        if not (self.ranges.exact(polynomial(a)) and self.ranges.exact(polynomial(b))):
+            return a is b
         difference = plus(polynomial(b), polynomial(a), -1)
         if op == "max":
             difference = times(difference, -1)
@@ -266,6 +282,12 @@ class _Simplifier:
             return self._rebuilt(node)
         a, b = self.poly(x), self.poly(y)
         d, op = plus(a, b, -1), node.op
+        if not (self.ranges.exact(a) and self.ranges.exact(b)):
+            if not d:  # the same value on both sides, whatever it is
+                return const(op in ("eq", "le"))
+            if op in ("eq", "ne") and constant_value(d) is not None:
+                return const(op == "ne")
+            return rebuild(node, (build(a), build(b)))
         low, high = self.ranges.bounds(d)
         if op == "lt" or op == "le":
             limit = -1 if op == "lt" else 0

@@ -56,9 +56,9 @@ def sound_models() -> list[onnx.ModelProto]:
     return [classifier, image, shapes]
 
 
-def damaged(content: bytes, rng: np.random.Generator) -> bytes:
-    """One damage of a kind that `rng` picks."""
-    kind = rng.integers(4)
+def damaged(content: bytes, rng: np.random.Generator, cheap: bool = False) -> bytes:
+    """One damage of a kind that `rng` picks; `cheap`: none that mostly leaves a sound model (flipped bits of weights)."""
+    kind = rng.integers(1 if cheap else 0, 4)
     if kind == 0:
         flipped = bytearray(content)
         for position in rng.integers(0, len(content), rng.integers(1, 6)):
@@ -95,13 +95,14 @@ def edited(content: bytes, rng: np.random.Generator) -> bytes:
         if rng.integers(2):
             target.attribute.append(helper.make_attribute(attribute.name, [number, number] if attribute.ints else number))
     elif kind == 4:
-        dim = graph.input[0].type.tensor_type.shape.dim
-        dim[rng.integers(len(dim))].dim_value = number
-    elif kind == 5:
+        dim = graph.input[rng.integers(len(graph.input))].type.tensor_type.shape.dim
+        if dim:
+            dim[rng.integers(len(dim))].dim_value = number
+    elif kind == 5 and graph.initializer:
         tensor = graph.initializer[rng.integers(len(graph.initializer))]
         if tensor.dims:
             tensor.dims[rng.integers(len(tensor.dims))] = number
-    elif kind == 6:
+    elif kind == 6 and graph.initializer:
         graph.initializer[rng.integers(len(graph.initializer))].data_type = int(rng.integers(0, 30))
     else:
         integers = [t for t in graph.initializer if t.data_type == onnx.TensorProto.INT64]
@@ -109,6 +110,8 @@ def edited(content: bytes, rng: np.random.Generator) -> bytes:
             tensor = integers[rng.integers(len(integers))]
             changed = np.full_like(numpy_helper.to_array(tensor), number)
             tensor.CopyFrom(numpy_helper.from_array(changed, tensor.name))
+        elif target.attribute:
+            target.attribute.append(target.attribute[0])
     return proto.SerializeToString()
 
 

@@ -12,7 +12,8 @@ import onnxruntime
 import pytest
 
 import tensorlang as tl
-from tensorlang.compile import PlainRunner
+from tensorlang.codegen.target import find_target
+from tensorlang.build.plain import PlainRunner
 from tensorlang.config import Settings
 from tensorlang.errors import InputError, UnsupportedOpError
 from tensorlang.graph import Graph, evaluate
@@ -332,7 +333,7 @@ CASES: dict[str, tuple[str, list[dict[str, np.ndarray]]]] = {
 
 
 def executables(graph: Graph) -> dict[str, Executable]:
-    artifact = compile_graph(graph, "cpu", replace(Settings.from_env(), jit=True))
+    artifact = compile_graph(graph, find_target("cpu"), replace(Settings.from_env(), jit=True))
     return {"machine code": Executable(artifact, NativeRunner(artifact)), "plain": Executable(artifact, PlainRunner(artifact))}
 
 

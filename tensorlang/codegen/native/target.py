@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cache
 
 import llvmlite.binding as llvm
+
+_TRIPLE = re.compile(r"(x86_64|aarch64|armv7\w*|riscv64|wasm32)(-\w+){1,3}")
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,11 @@ class CpuTarget:
     def of(cls, triple: str, cpu: str = "", features: str = "") -> CpuTarget:
         """A target by triple and features, its vector width inferred from them."""
         return cls(triple, cpu, features, _vector_bits(triple, set(features.split(","))))
+
+    @classmethod
+    def parse(cls, text: str) -> CpuTarget | None:
+        """The CPU that `text` names, a triple such as `aarch64-linux-gnu`; None where it names none."""
+        return cls.of(text) if _TRIPLE.fullmatch(text) else None
 
     @property
     def architecture(self) -> str:

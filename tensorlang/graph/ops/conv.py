@@ -13,10 +13,11 @@ import numpy as np
 from tensorlang import te
 from tensorlang.errors import TypeCheckError
 from tensorlang.graph.ir import TensorType
-from tensorlang.graph.ops.common import canonical, known_size, plain, require, wide
+from tensorlang.graph.ops.common import canonical, known_size, plain, product_type, require, wide
 from tensorlang.graph.ops.shape import pad_stage
 from tensorlang.graph.ops.windows import Layout, output_size, windows
 from tensorlang.graph.registry import CONTRACTION, Op, as_ints, op
+from tensorlang.ir.dtype import DType
 from tensorlang.ir.expr import Expr, ExprLike, eq, floordiv, floormod, wrap
 
 Ints = Sequence[int]
@@ -34,7 +35,8 @@ def _weight_shape(x: TensorType, w: TensorType, what: str) -> tuple[int, ...]:
     shape = as_ints(w.shape)
     if shape is None:
         raise TypeCheckError(f"{what}: the weight {w} has symbolic dimensions")
-    require(x.dtype == w.dtype, f"{what} of {x} by {w}: the operands have one type")
+    mixed = what == "conv" and product_type(x.dtype, w.dtype) is not None
+    require(mixed or x.dtype == w.dtype, f"{what} of {x} by {w}: the operands have one type, or are u8 and i8")
     return shape
 
 
@@ -46,7 +48,7 @@ def _check(what: str, x: TensorType, attrs: dict[str, Sequence[ExprLike]]) -> No
 
 @op("conv", CONTRACTION)
 class Conv(Op):
-    """x convolved with w, plus a bias per output channel if there is a third input.
+    """x convolved with w, plus a bias per output channel if there is a third input. Of u8 by i8 the sums are i32.
 
     Attributes: `strides`, `dilations` per spatial axis, `pads` (begins, then ends), `group`, `layout`.
     """
@@ -89,7 +91,8 @@ class Conv(Op):
         ]
         for size in sizes:
             require(size.op != "const" or size.value > 0, f"conv of {x} by {w}: the kernel is larger than the padded input")
-        return [TensorType.of(x.dtype, where.index(x.shape[0], out_channels, sizes))]
+        kind = product_type(x.dtype, w.dtype) or x.dtype
+        return [TensorType.of(kind, where.index(x.shape[0], out_channels, sizes))]
 
     def te(
         self,
@@ -131,10 +134,10 @@ class Conv(Op):
             else:
                 filters = w[(*ks, inner, oc)] if where.last else w[(oc, inner, *ks)]
             axes = [*ks, ic] if where.last else [ic, *ks]
-            return te.sum(wide(data) * wide(filters), axis=[a for a in axes if a is not None])
+            return te.sum(wide(data, out.dtype) * wide(filters, out.dtype), axis=[a for a in axes if a is not None])
 
         sums = te.compute(plain(out.shape), element, name="conv")
-        return finish(sums, b, where, x, "conv_bias")
+        return finish(sums, b, where, out.dtype, "conv_bias")
 
     def numpy(
         self,
@@ -155,6 +158,8 @@ class Conv(Op):
             oihw = np.moveaxis(w, (-1, -2), (0, 1))
             y = self.numpy(first, oihw, b, strides=strides, pads=pads, dilations=dilations, group=group)
             return np.ascontiguousarray(np.moveaxis(y, 1, -1))
+        if x.dtype != w.dtype:
+            x, w = x.astype(np.int32), w.astype(np.int32)
         widths = [(0, 0), (0, 0), *zip(pads[:n], pads[n:], strict=True)]
         y = _correlate(np.pad(x, widths), w, strides, dilations, group)
         y = y if b is None else y + b.astype(y.dtype).reshape(-1, *(1,) * n)
@@ -182,14 +187,14 @@ def _correlate(x: np.ndarray, w: np.ndarray, strides: Ints, dilations: Ints, gro
     return out
 
 
-def finish(sums: te.Tensor, b: te.Tensor | None, where: Layout, x: te.Tensor, name: str) -> te.Tensor:
-    """The bias, and the return from the accumulation type."""
-    if b is None and sums.dtype == x.dtype:
+def finish(sums: te.Tensor, b: te.Tensor | None, where: Layout, kind: DType, name: str) -> te.Tensor:
+    """The bias, and the return from the accumulation type to `kind`."""
+    if b is None and sums.dtype == kind:
         return sums
 
     def element(*i: Expr) -> Expr:
         value = sums[i] if b is None else sums[i] + wide(b[i[where.channel]])
-        return te.cast(x.dtype, value)
+        return te.cast(kind, value)
 
     return te.compute(sums.shape, element, name=name)
 
@@ -272,7 +277,7 @@ class ConvTranspose(Op):
             return te.sum(wide(data) * wide(factor), axis=[*ks, ic] if where.last else [ic, *ks])
 
         sums = te.compute(plain(out.shape), element, name="conv_transpose")
-        return finish(sums, b, where, x, "conv_transpose_bias")
+        return finish(sums, b, where, x.dtype, "conv_transpose_bias")
 
     def numpy(
         self,

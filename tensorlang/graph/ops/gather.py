@@ -1,8 +1,6 @@
-"""Indexing by run-time tensors: gather and its kin, one-hot, scatter. Negative indices count from the end."""
+"""Indexing by run-time tensors: gather and its kin, one-hot. Negative indices count from the end."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -10,8 +8,8 @@ from tensorlang import te
 from tensorlang.graph.ir import TensorType, Value
 from tensorlang.graph.ops.common import dims_of, known_size, plain, require, wrapped_index
 from tensorlang.graph.ops.shape import Movement
-from tensorlang.graph.registry import INJECTIVE, OPAQUE, Op, op
-from tensorlang.ir.expr import Expr, ExprLike, eq, wrap
+from tensorlang.graph.registry import INJECTIVE, Op, op
+from tensorlang.ir.expr import Expr, ExprLike, eq
 
 
 def _integers(indices: TensorType, what: str) -> None:
@@ -116,143 +114,6 @@ class OneHot(Op):
         shape[axis] = depth
         hit = np.expand_dims(index, axis) == np.arange(depth).reshape(shape)
         return np.where(hit, values[1], values[0])
-
-
-_SCATTER = {
-    "add": lambda a, b: a + b,
-    "mul": lambda a, b: a * b,
-    "max": te.maximum,
-    "min": te.minimum,
-}
-_NP_SCATTER = {"add": np.add, "mul": np.multiply, "max": np.maximum, "min": np.minimum}
-
-
-@op("scatter_elements", OPAQUE)
-class ScatterElements(Op):
-    """x with x[.., indices[i], ..] = updates[i] along `axis`; `reduction` combines instead of overwriting."""
-
-    def infer(
-        self, x: TensorType, indices: TensorType, updates: TensorType, *, axis: int, reduction: str = "none"
-    ) -> list[TensorType]:
-        _integers(indices, "scatter_elements")
-        require(reduction == "none" or reduction in _SCATTER, f"scatter_elements: unknown reduction {reduction!r}")
-        return [x]
-
-    def te(
-        self, x: te.Tensor, indices: te.Tensor, updates: te.Tensor, *, axis: int, reduction: str = "none"
-    ) -> te.Tensor:
-        """By gathering: every element looks through the updates of its line (quadratic in its length)."""
-        count = indices.shape[axis]
-
-        def line(i: Sequence[Expr], k: ExprLike) -> tuple[ExprLike, ...]:
-            return (*i[:axis], k, *i[axis + 1 :])
-
-        k = te.reduce_axis(count, name="k")
-
-        def covered(i: Sequence[Expr]) -> Expr:
-            others = [i[a] < indices.shape[a] for a in range(x.ndim) if a != axis]
-            return te.all_of(*others)
-
-        def hit(i: Sequence[Expr], k: Expr) -> Expr:
-            return te.all_of(covered(i), eq(wrapped_index(indices[line(i, k)], x.shape[axis]), i[axis]))
-
-        if reduction == "none":
-            last = te.compute(
-                x.shape, lambda *i: te.max(te.select(hit(i, k), k, te.const(-1, "i64")), axis=k), name="last"
-            )
-            return te.compute(
-                x.shape,
-                lambda *i: te.if_then_else(last[i] >= 0, updates[line(i, te.maximum(last[i], 0))], x[i]),
-                name="scatter_elements",
-            )
-        reducer = {"add": te.sum, "mul": te.prod, "max": te.max, "min": te.min}[reduction]
-        neutral = {
-            "add": te.const(0, x.dtype), "mul": te.const(1, x.dtype),
-            "max": te.min_value(x.dtype), "min": te.max_value(x.dtype),
-        }[reduction]  # fmt: skip
-        found = te.compute(
-            x.shape, lambda *i: reducer(te.if_then_else(hit(i, k), updates[line(i, k)], neutral), axis=k), name="found"
-        )
-        return te.compute(x.shape, lambda *i: _SCATTER[reduction](x[i], found[i]), name="scatter_elements")
-
-    def numpy(
-        self, x: np.ndarray, indices: np.ndarray, updates: np.ndarray, *, axis: int, reduction: str = "none"
-    ) -> np.ndarray:
-        out = np.array(x)
-        index = np.where(indices < 0, indices + x.shape[axis], indices)
-        where = [index if a == axis else grid for a, grid in enumerate(np.indices(indices.shape))]
-        if reduction == "none":
-            out[tuple(where)] = updates
-        else:
-            _NP_SCATTER[reduction].at(out, tuple(where), updates)
-        return out
-
-
-@op("scatter_nd", OPAQUE)
-class ScatterND(Op):
-    """x with x[indices[i, :], ...] = updates[i, ...]; `reduction` combines instead of overwriting."""
-
-    def infer(
-        self, x: TensorType, indices: TensorType, updates: TensorType, *, reduction: str = "none"
-    ) -> list[TensorType]:
-        _integers(indices, "scatter_nd")
-        require(indices.shape[-1].op == "const", f"scatter_nd: the last dimension of {indices} must be known")
-        require(reduction == "none" or reduction in _SCATTER, f"scatter_nd: unknown reduction {reduction!r}")
-        return [x]
-
-    def te(self, x: te.Tensor, indices: te.Tensor, updates: te.Tensor, *, reduction: str = "none") -> te.Tensor:
-        """By gathering: every element looks through all updates."""
-        depth = known_size(indices.shape[-1])
-        axes = [te.reduce_axis(n, name=f"k{a}") for a, n in enumerate(indices.shape[:-1])]
-        if not axes:
-            axes = [te.reduce_axis(1, name="k")]
-        lead = axes[: indices.ndim - 1]
-
-        def hit(i: Sequence[Expr]) -> Expr:
-            return te.all_of(*(eq(wrapped_index(indices[(*lead, d)], x.shape[d]), i[d]) for d in range(depth)))
-
-        if reduction == "none":
-            order = wrap(0)
-            for a, n in zip(lead, indices.shape[:-1], strict=True):
-                order = order * n + a
-            last = te.compute(
-                x.shape[:depth],
-                lambda *i: te.max(te.select(hit(i), order, te.const(-1, "i64")), axis=axes),
-                name="last",
-            )
-
-            def element(*i: Expr) -> Expr:
-                position, picks = te.maximum(last[i[:depth]], 0), []
-                for n in reversed(indices.shape[:-1]):
-                    picks.append(position % n)
-                    position = position // n
-                return te.if_then_else(last[i[:depth]] >= 0, updates[(*reversed(picks), *i[depth:])], x[i])
-
-            return te.compute(x.shape, element, name="scatter_nd")
-        reducer = {"add": te.sum, "mul": te.prod, "max": te.max, "min": te.min}[reduction]
-        neutral = {
-            "add": te.const(0, x.dtype), "mul": te.const(1, x.dtype),
-            "max": te.min_value(x.dtype), "min": te.max_value(x.dtype),
-        }[reduction]  # fmt: skip
-        found = te.compute(
-            x.shape,
-            lambda *i: reducer(te.if_then_else(hit(i), updates[(*lead, *i[depth:])], neutral), axis=axes),
-            name="found",
-        )
-        return te.compute(x.shape, lambda *i: _SCATTER[reduction](x[i], found[i]), name="scatter_nd")
-
-    def numpy(
-        self, x: np.ndarray, indices: np.ndarray, updates: np.ndarray, *, reduction: str = "none"
-    ) -> np.ndarray:
-        out = np.array(x)
-        where = tuple(
-            np.where(index < 0, index + n, index) for index, n in zip(np.moveaxis(indices, -1, 0), x.shape, strict=False)
-        )
-        if reduction == "none":
-            out[where] = updates
-        else:
-            _NP_SCATTER[reduction].at(out, where, updates)
-        return out
 
 
 def _as_ints(indices: np.ndarray) -> np.ndarray:

@@ -6,7 +6,16 @@ import numpy as np
 
 from tensorlang import te
 from tensorlang.graph.ir import TensorType
-from tensorlang.graph.ops.common import broadcast_constraints, broadcast_dims, is_one, plain, require, same_dim, wide
+from tensorlang.graph.ops.common import (
+    broadcast_constraints,
+    broadcast_dims,
+    is_one,
+    plain,
+    product_type,
+    require,
+    same_dim,
+    wide,
+)
 from tensorlang.graph.registry import CONTRACTION, Op, op
 from tensorlang.ir.expr import Expr, ExprLike
 
@@ -14,7 +23,7 @@ from tensorlang.ir.expr import Expr, ExprLike
 def _shapes(a: TensorType, b: TensorType) -> tuple[tuple[Expr, ...], Expr]:
     """The result's shape and the contracted dimension."""
     require(a.ndim >= 1 and b.ndim >= 1, f"matmul of {a} and {b}: operands have at least one dimension")
-    require(a.dtype == b.dtype, f"matmul of {a} and {b}: the operands have one type")
+    require(product_type(a.dtype, b.dtype) is not None, f"matmul of {a} and {b}: the operands have one type, or are u8 and i8")
     inner = b.shape[0] if b.ndim == 1 else b.shape[-2]
     k = same_dim(a.shape[-1], inner, f"matmul of {a} and {b}")
     batch = broadcast_dims([a.shape[:-2], b.shape[:-2]], f"matmul of {a} and {b}")
@@ -27,11 +36,13 @@ def _shapes(a: TensorType, b: TensorType) -> tuple[tuple[Expr, ...], Expr]:
 class MatMul(Op):
     """NumPy's matmul: sums over the last dimension of `a` and the last but one of `b`; leading dimensions broadcast.
 
+    Of u8 by i8 the sums are i32.
+
     Stage "matmul": loops over batch, M, N; the reduction is K, so `b` is read along its contiguous dimension by the last loop.
     """
 
     def infer(self, a: TensorType, b: TensorType) -> list[TensorType]:
-        return [TensorType(a.dtype, _shapes(a, b)[0])]
+        return [TensorType(product_type(a.dtype, b.dtype) or a.dtype, _shapes(a, b)[0])]
 
     def constraints(self, a: TensorType, b: TensorType) -> list[tuple[Expr, Expr]]:
         inner = b.shape[0] if b.ndim == 1 else b.shape[-2]
@@ -40,6 +51,7 @@ class MatMul(Op):
 
     def te(self, a: te.Tensor, b: te.Tensor) -> te.Tensor:
         out, inner = _shapes(TensorType.of(a.dtype, a.shape), TensorType.of(b.dtype, b.shape))
+        kind = product_type(a.dtype, b.dtype) or a.dtype
         shape = plain(out)
         (extent,) = plain([inner])
         k = te.reduce_axis(extent, name="k")
@@ -50,14 +62,16 @@ class MatMul(Op):
             lead, m, n = i[:batch], i[batch : batch + rows], i[batch + rows :]
             left = _read(a, (*lead, *m, k), shape[:batch])
             right = _read(b, (*lead, k, *n), shape[:batch])
-            return te.sum(wide(left) * wide(right), axis=k)
+            return te.sum(wide(left, kind) * wide(right, kind), axis=k)
 
         product = te.compute(shape, element, name="matmul")
-        if product.dtype == a.dtype:
+        if product.dtype == kind:
             return product
-        return te.compute(shape, lambda *i: te.cast(a.dtype, product[i]), name="matmul_cast")
+        return te.compute(shape, lambda *i: te.cast(kind, product[i]), name="matmul_cast")
 
     def numpy(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        if a.dtype != b.dtype:
+            return np.asarray(np.matmul(a.astype(np.int32), b.astype(np.int32)))
         if a.dtype.kind in "fiu" and a.dtype.itemsize >= 4:
             return np.asarray(np.matmul(a, b))
         return np.matmul(a.astype(np.float32), b.astype(np.float32)).astype(a.dtype)

@@ -9,7 +9,7 @@ import numpy as np
 
 from tensorlang import te
 from tensorlang.graph.ir import TensorType, Value
-from tensorlang.graph.ops.common import as_float, dims_of, object_array, plain, product, require, wide
+from tensorlang.graph.ops.common import as_float, object_array, product, require, wide
 from tensorlang.graph.registry import COMPOUND, OPAQUE, REDUCTION, Op, op
 from tensorlang.ir.expr import Expr, ExprLike, eq, wrap
 
@@ -254,7 +254,7 @@ class ArgMin(ArgReduction):
 class Cumulative(Op):
     """All elements up to and with each one along `axis` combined; `exclusive`: without it; `reverse`: from the end."""
 
-    reducer: Callable[..., Expr]
+    combine: Callable[[Expr, Expr], Expr]
     neutral: int
     accumulate: Callable[..., np.ndarray]
 
@@ -263,18 +263,23 @@ class Cumulative(Op):
         return [x]
 
     def te(self, x: te.Tensor, *, axis: int, exclusive: bool = False, reverse: bool = False) -> te.Tensor:
-        k = te.reduce_axis(x.shape[axis], name="k")
-        neutral, reducer = te.const(self.neutral, wide(x[(0,) * x.ndim]).dtype), type(self).reducer
+        """A scan over one row more than there are elements: row t combines the first t of them."""
+        size, rest = wrap(x.shape[axis]), (*x.shape[:axis], *x.shape[axis + 1 :])
+        dtype = wide(x[(0,) * x.ndim]).dtype
+        state = te.placeholder((size + 1, *rest), str(dtype), name="state")
+
+        def step(t: Expr, *r: Expr) -> Expr:
+            taken = x[(*r[:axis], size - t if reverse else t - 1, *r[axis:])]
+            return type(self).combine(state[(t - 1, *r)], wide(taken))
+
+        first = te.compute((1, *rest), lambda *_: te.const(self.neutral, dtype), name="first")
+        rows = te.scan(first, te.compute((size + 1, *rest), step, name="step"), state, name="rows")
 
         def element(*i: Expr) -> Expr:
-            a, b = (i[axis], k) if reverse else (k, i[axis])
-            value = wide(x[(*i[:axis], k, *i[axis + 1 :])])
-            return reducer(te.select(a < b if exclusive else a <= b, value, neutral), axis=k)
+            place = size - 1 - i[axis] if reverse else i[axis]
+            return te.cast(x.dtype, rows[(place if exclusive else place + 1, *i[:axis], *i[axis + 1 :])])
 
-        total = te.compute(x.shape, element, name=self.name)
-        if total.dtype == x.dtype:
-            return total
-        return te.compute(x.shape, lambda *i: te.cast(x.dtype, total[i]), name=f"{self.name}_cast")
+        return te.compute(x.shape, element, name=self.name)
 
     def numpy(self, x: np.ndarray, *, axis: int, exclusive: bool = False, reverse: bool = False) -> np.ndarray:
         y = np.flip(x, axis) if reverse else x
@@ -287,57 +292,13 @@ class Cumulative(Op):
 
 @op("cumsum", OPAQUE)
 class CumSum(Cumulative):
-    reducer = staticmethod(te.sum)
+    combine = staticmethod(lambda a, b: a + b)
     neutral = 0
     accumulate = staticmethod(np.cumsum)
 
 
 @op("cumprod", OPAQUE)
 class CumProd(Cumulative):
-    reducer = staticmethod(te.prod)
+    combine = staticmethod(lambda a, b: a * b)
     neutral = 1
     accumulate = staticmethod(np.cumprod)
-
-
-@op("topk", OPAQUE)
-class TopK(Op):
-    """The `k` largest (or smallest) elements along `axis` in order, and their positions as i64; ties: the first one first.
-
-    By rank: an element's place is the number of elements that come before it (quadratic in the size of the axis).
-    """
-
-    def infer(self, x: TensorType, *, k: ExprLike, axis: int, largest: bool = True) -> list[TensorType]:
-        (size,) = dims_of([k])
-        shape = (*x.shape[:axis], size, *x.shape[axis + 1 :])
-        return [TensorType(x.dtype, shape), TensorType.of("i64", shape)]
-
-    def te(self, x: te.Tensor, *, k: ExprLike, axis: int, largest: bool = True) -> tuple[te.Tensor, te.Tensor]:
-        (size,) = plain(dims_of([k]))
-        shape = (*x.shape[:axis], size, *x.shape[axis + 1 :])
-        j, m = te.reduce_axis(x.shape[axis], name="j"), te.reduce_axis(x.shape[axis], name="m")
-
-        def line(i: Sequence[Expr], p: ExprLike) -> tuple[ExprLike, ...]:
-            return (*i[:axis], p, *i[axis + 1 :])
-
-        def before(i: Sequence[Expr]) -> Expr:
-            mine, other = x[tuple(i)], x[line(i, j)]
-            wins = mine < other if largest else other < mine
-            first = te.any_of(wins, te.all_of(eq(mine, other), j < i[axis]))
-            return te.select(first, te.const(1, "i64"), te.const(0, "i64"))
-
-        rank = te.compute(x.shape, lambda *i: te.sum(before(i), axis=j), name="rank")
-        positions = te.compute(
-            shape,
-            lambda *i: te.sum(te.select(eq(rank[line(i, m)], i[axis]), m, te.const(0, "i64")), axis=m),
-            name="topk_indices",
-        )
-        values = te.compute(shape, lambda *i: x[line(i, positions[i])], name="topk_values")
-        return values, positions
-
-    def numpy(self, x: np.ndarray, *, k: int, axis: int, largest: bool = True) -> tuple[np.ndarray, np.ndarray]:
-        key = -x.astype(np.float64) if largest and x.dtype.kind in "fu" else -x if largest else x
-        order = np.argsort(key, axis=axis, kind="stable")
-        order = np.take(order, np.arange(k), axis)
-        return np.take_along_axis(x, order, axis), order.astype(np.int64)
-
-

@@ -255,23 +255,32 @@ class Slice(Movement):
 class Pad(Op):
     """x with `pads` (all begins, then all ends; negative ones crop) around it.
 
-    mode: "constant" (filled with `value`), "edge", "reflect" (without the border) or "wrap".
+    mode: "constant" (filled with `value`, or with the number that a second input is), "edge", "reflect" (without the
+    border) or "wrap".
     """
 
     def infer(
-        self, x: TensorType, *, pads: Sequence[ExprLike], mode: str = "constant", value: float = 0
+        self, x: TensorType, fill: TensorType | None = None, *, pads: Sequence[ExprLike], mode: str = "constant",
+        value: float = 0,
     ) -> list[TensorType]:
+        if fill is not None:
+            require(fill == TensorType(x.dtype, ()) and mode == "constant", f"pad of {x} in mode {mode!r}, filled with {fill}")
         require(len(pads) == 2 * x.ndim, f"pad of {x}: {len(pads)} pads, expected {2 * x.ndim}")
         require(mode in ("constant", "edge", "reflect", "wrap"), f"pad: unknown mode {mode!r}")
         dims = (canonical(d + pads[a] + pads[a + x.ndim]) for a, d in enumerate(x.shape))
         return [TensorType(x.dtype, tuple(dims))]
 
     def te(
-        self, x: te.Tensor, *, pads: Sequence[ExprLike], mode: str = "constant", value: float = 0
+        self, x: te.Tensor, fill: te.Tensor | None = None, *, pads: Sequence[ExprLike], mode: str = "constant",
+        value: float = 0,
     ) -> te.Tensor:
-        return pad_stage(x, pads[: x.ndim], pads[x.ndim :], value, mode)
+        return pad_stage(x, pads[: x.ndim], pads[x.ndim :], value if fill is None else fill[()], mode)
 
-    def numpy(self, x: np.ndarray, *, pads: Ints, mode: str = "constant", value: float = 0) -> np.ndarray:
+    def numpy(
+        self, x: np.ndarray, fill: np.ndarray | None = None, *, pads: Ints, mode: str = "constant", value: float = 0
+    ) -> np.ndarray:
+        if fill is not None:
+            value = fill[()]
         widths = list(zip(pads[: x.ndim], pads[x.ndim :], strict=True))
         crop = tuple(slice(max(0, -b), n - max(0, -e)) for (b, e), n in zip(widths, x.shape, strict=True))
         positive = [(max(0, b), max(0, e)) for b, e in widths]
@@ -284,7 +293,7 @@ def pad_stage(
     x: te.Tensor,
     begins: Sequence[ExprLike],
     ends: Sequence[ExprLike],
-    value: float = 0,
+    value: float | Expr = 0,
     mode: str = "constant",
     name: str = "pad",
 ) -> te.Tensor:
@@ -300,7 +309,7 @@ def pad_stage(
         for j, n, b, e, p in zip(index, x.shape, begins, ends, padded, strict=True):
             inside += [j >= 0] if p and not _is_zero(b) else []
             inside += [j < n] if p and not _is_zero(e) else []
-        fill = te.const(bool(value) if x.dtype.is_bool else value, x.dtype)
+        fill = value if isinstance(value, Expr) else te.const(bool(value) if x.dtype.is_bool else value, x.dtype)
         return te.if_then_else(te.all_of(*inside), x[tuple(index)], fill) if inside else x[tuple(index)]
 
     return te.compute(plain(shape), element, name=name)

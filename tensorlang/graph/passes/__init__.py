@@ -22,6 +22,7 @@ from tensorlang.graph.passes.fold_affine import fold_affine
 from tensorlang.graph.passes.fold_constants import fold_constants
 from tensorlang.graph.passes.fuse import fuse
 from tensorlang.graph.passes.group import Group
+from tensorlang.graph.passes.integers import integers
 from tensorlang.graph.passes.layout import layout
 from tensorlang.graph.passes.patches import patches
 from tensorlang.graph.passes.recognise import recognise
@@ -32,6 +33,7 @@ Pass = Callable[[Graph, Context], Graph]
 
 PIPELINE: tuple[Pass, ...] = (
     dce,  # first: nothing below looks at dead nodes
+    integers,  # before simplify, which makes floats of quantised constants
     simplify,  # with constant folding
     cse,  # before recognise, whose patterns want one node for one value
     recognise,  # before fold_affine, which would take such compositions apart
@@ -86,5 +88,5 @@ def _dump(folder: Path | None, graph: Graph, position: int, name: str) -> None:
 
 __all__ = [
     "PIPELINE", "Context", "Group", "Note", "Options", "Pass", "cse", "dce", "flatten", "fold_affine", "fold_constants", "fuse",
-    "graph_report", "layout", "optimize", "patches", "recognise", "run_pass", "simplify", "winograd",
+    "graph_report", "integers", "layout", "optimize", "patches", "recognise", "run_pass", "simplify", "winograd",
 ]  # fmt: skip

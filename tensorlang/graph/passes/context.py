@@ -15,6 +15,7 @@ class Options:
         layout: "NHWC" moves convolutions to channels-last; "keep" leaves the model's layout.
         flatten: turn pointwise convolutions and batched products with shared weights into two-dimensional products.
         winograd: let 3x3 convolutions at stride one be computed with fewer multiplications (see `ops.winograd` for the error).
+        integers: compute products of quantised numbers in bytes and i32; pays where machines have an instruction for it.
         fold_limit: constants larger than this many bytes are not made out of smaller ones.
         max_group_nodes: the most nodes in one fused group; compile time grows with every statement of a kernel.
         max_group_inputs: the most inputs of one fused group.
@@ -23,6 +24,7 @@ class Options:
     layout: str = "NHWC"
     flatten: bool = True
     winograd: bool = True
+    integers: bool = True
     fold_limit: int = 1 << 22
     max_group_nodes: int = 40
     max_group_inputs: int = 24

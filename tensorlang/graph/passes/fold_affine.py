@@ -116,7 +116,7 @@ def _distribute(rw: Rewriter, node: Node, context: Context) -> Value | None:
 def _padding(rw: Rewriter, node: Node, context: Context) -> Value | None:
     """conv(pad(x, zeros), w) -> conv(x, w, more pads);  avg_pool likewise if it counts the padding"""
     pad = node.inputs[0].producer if node.op in ("conv", "avg_pool") else None
-    if pad is None or pad.op != "pad" or node.attrs.get("layout", "NCHW") != "NCHW":
+    if pad is None or pad.op != "pad" or len(pad.inputs) != 1 or node.attrs.get("layout", "NCHW") != "NCHW":
         return None
     if pad.attrs.get("mode", "constant") != "constant" or pad.attrs.get("value", 0) != 0:
         return None

@@ -113,10 +113,10 @@ def _slice(node: Node, perm: Perm) -> Commuted | None:
 @commutes("pad")
 def _pad(node: Node, perm: Perm) -> Commuted | None:
     pads, rank = node.attrs["pads"], len(perm)
-    if len(node.inputs) != 1 or len(pads) != 2 * rank:
+    if len(pads) != 2 * rank:
         return None
     moved = (*_permuted(pads[:rank], perm), *_permuted(pads[rank:], perm))
-    return Commuted([perm], dict(node.attrs, pads=moved), [perm])
+    return Commuted([perm] + [None] * (len(node.inputs) - 1), dict(node.attrs, pads=moved), [perm])
 
 
 @commutes("resize_nearest", "resize_linear", "resize_cubic")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
-import keyword
 import re
 from collections.abc import Mapping, Sequence
 from textwrap import indent
@@ -12,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from tensorlang.build import LoweredKernel, prepare as prepare_constants
-from tensorlang.codegen import intrinsics
 from tensorlang.codegen.emit import EmittedKernel
 from tensorlang.errors import BuildError, ModelError
 from tensorlang.graph.dims import shape_constraints
 from tensorlang.graph.ir import Graph, Node, TensorType, Value
+from tensorlang.graph.ops.external import CopyTo, External
 from tensorlang.graph.ops.serial import SerialOp
 from tensorlang.graph.passes.fuse import fuse
 from tensorlang.graph.passes.group import Group
@@ -50,34 +48,39 @@ from tensorlang.ir.stmt import PrimFunc, Seq
 from tensorlang.ir.visitor import free_vars
 from tensorlang.te import compute, create_prim_func, placeholder
 
-# Names that mean something in emitted code: a kernel called `sigmoid` would hide the function that others call.
-_TAKEN = frozenset((*intrinsics.__all__, *dir(builtins), *keyword.kwlist, "main"))
-
 
 def emit_program(
-    graph: Graph, groups: Sequence[Group], lower: Lower, prepare: Prepare = prepare_constants
+    graph: Graph,
+    groups: Sequence[Group],
+    lower: Lower,
+    prepare: Prepare = prepare_constants,
+    language: type[emit.Main] = emit.Main,
 ) -> Program:
     """The program of `graph`, whose nodes are `groups` in an order in which they can run.
 
     Args:
         lower: schedules, lowers and emits one kernel under the name given.
         prepare: makes what a kernel reads instead of its constants (packed weights).
+        language: how the program itself is written.
 
     Raises:
         ModelError: a size depends on something that no input's shape tells.
+        BuildError: the language has no word for something in the program.
     """
-    return ProgramBuilder(graph, lower, prepare).run(groups)
+    return ProgramBuilder(graph, lower, prepare, language).run(groups)
 
 
 class ProgramBuilder:
     """The program while it is made; `emit` reads off it where everything is."""
 
-    def __init__(self, graph: Graph, lower: Lower, prepare: Prepare):
+    def __init__(self, graph: Graph, lower: Lower, prepare: Prepare, language: type[emit.Main] = emit.Main):
+        self.language = language
         self.graph = graph
         self.lower = lower
         self.prepare = prepare
         self.dims = _input_dims(graph)
         self.kernels: dict[str, LoweredKernel] = {}
+        self.external: dict[str, Node] = {}  # kernels without a text: regions of other code generators, and copies
         self.shared: dict[str, tuple[str, PrimFunc]] = {}  # kernel key -> name, the function it was made from
         self.root = Roots()
         self.storage = Storage(self.root, self.dims.values())
@@ -92,11 +95,11 @@ class ProgramBuilder:
         block = self._block(self.graph, groups)
         block += self._outputs()
         placed = {self.root(v) for v in (*self.input_number, *self.output_number)}
-        self.storage.plan(block, placed)
+        self.storage.plan(block, placed, typed=self.language.typed)
         self.told = self._told()
-        main, steps, checks = emit.Main(self).run(block)
-        texts = [k.emitted.text for k in self.kernels.values()]
-        source = f"{emit.HEADER}\n\n" + "\n\n".join([*texts, main])
+        self.main = self.language(self)
+        main, steps, checks = self.main.run(block)
+        source = self.language.module([k.emitted.text for k in self.kernels.values()], main)
         weights = self.weights.block()
         names = {v: name for name, v in self.dims.items()}
         names.update(self.told)
@@ -123,6 +126,8 @@ class ProgramBuilder:
         definition = get(group.nodes[0].op)
         if isinstance(definition, SerialOp):
             return self._serial_site(group.nodes[0], definition)
+        if isinstance(definition, External | CopyTo):
+            return self._external_site(group.nodes[0])
         func = group.prim_func()
         label = ", ".join(dict.fromkeys(n.name or n.op for n in group.nodes))
         return self._shared_site(func, group.name, group.inputs, group.outputs, label)
@@ -153,6 +158,11 @@ class ProgramBuilder:
 
     def _serial_site(self, node: Node, definition: SerialOp) -> Site:
         """A kernel that is written by hand: its text is its key."""
+        if not self.language.serial:
+            raise BuildError(
+                f"{_label(node)}: operator {node.op} is a sequence of decisions written in Python, for which this target has "
+                "no code; run that part of the model outside"
+            )
         types = [v.type for v in node.inputs]
         sizes = definition.sizes(*types, **node.attrs)
         variables = {name: var(name) for name in sizes}
@@ -176,6 +186,23 @@ class ProgramBuilder:
         outputs = {n: pointers[n] for n in names[len(node.inputs) :]}
         return Site(self.kernels[name], inputs, outputs, given, node.name or node.op, func)
 
+    def _external_site(self, node: Node) -> Site:
+        """What somebody else computes: called like a kernel, and without a text. Whoever runs the program provides it."""
+        if not self.language.external:
+            raise BuildError(f"{_label(node)}: a region for another code generator cannot be part of this kind of program")
+        values = (*node.inputs, *node.outputs)
+        sizes = sorted({v for value in values for d in value.shape for v in free_vars(d)}, key=lambda v: v.value[1])
+        name = self._unique(node.name or node.op)
+        buffers = [Buffer(f"a{k}", v.shape, v.dtype) for k, v in enumerate(values)]
+        params = [(f"{b.dtype.name}*", b.name) for b in buffers] + [("i64", f"n{k}") for k in range(len(sizes))]
+        func = PrimFunc(name, (*buffers, *sizes), Seq(()), len(node.outputs))
+        self.kernels[name] = LoweredKernel(EmittedKernel(name, "", tuple(params), ()), func, (), (), "")
+        self.external[name] = node
+        pointers = dict(zip((b.name for b in buffers), values, strict=True))
+        inputs = {b.name: pointers[b.name] for b in func.inputs}
+        outputs = {b.name: pointers[b.name] for b in func.outputs}
+        return Site(self.kernels[name], inputs, outputs, {v: v for v in sizes}, _label(node), func)
+
     def _unique(self, hint: str) -> str:
         base = re.sub(r"\W", "_", hint, flags=re.ASCII)
         if not base[:1].isalpha():
@@ -183,7 +210,7 @@ class ProgramBuilder:
         if re.search(r"_p\d+$", base):  # what a kernel's chunks are called
             base += "_"
         name, serial = base, 1
-        while name in self.kernels or name in _TAKEN:
+        while name in self.kernels or name in self.language.reserved:
             name, serial = f"{base}_{serial}", serial + 1
         return name
 

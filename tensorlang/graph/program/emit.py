@@ -6,11 +6,14 @@ offset that is needed more than once.
 
 from __future__ import annotations
 
+import builtins
+import keyword
 import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from tensorlang.codegen import intrinsics
 from tensorlang.codegen.emit import HEADER as HEADER
 from tensorlang.codegen.expr_printer import ExprPrinter
 from tensorlang.errors import InternalError, ModelError
@@ -47,7 +50,21 @@ _INDENT = "    "
 
 
 class Main:
-    """The text of `main`, its kernel calls, and the messages of its checks (check k leaves with status k + 1)."""
+    """The text of `main`, its kernel calls, and the messages of its checks (check k leaves with status k + 1).
+
+    What is specific to Python is the spelling of each statement: another language derives from this class (`emit_c`).
+
+    Attributes:
+        serial: whether kernels that are written by hand, in Python, can be part of the program.
+        external: whether regions of other code generators can be.
+        typed: whether values of each element type lie in an arena of their own.
+        reserved: names that kernels must not have.
+    """
+
+    serial = True
+    external = False
+    typed = False
+    reserved = frozenset((*intrinsics.__all__, *dir(builtins), *keyword.kwlist, "main"))
 
     def __init__(self, program: ProgramBuilder):
         self.program = program
@@ -60,6 +77,11 @@ class Main:
         self.calls: dict[Call, Step] = {}
         self.lines: list[str] = []
         self.printer = ExprPrinter(self._name, lambda b: b.name, {})
+
+    @staticmethod
+    def module(kernels: Sequence[str], main: str) -> str:
+        """The whole text."""
+        return f"{HEADER}\n\n" + "\n\n".join([*kernels, main])
 
     def run(self, block: Block) -> tuple[str, list[Step], list[str]]:
         self._resolve(block)
@@ -209,15 +231,18 @@ class Main:
         elif isinstance(s, Deliver):
             self._line(depth, f"outputs[{s.number}] = {self._heap_name(self.program.root(s.value))}")
         elif isinstance(s, Branch):
-            self._line(depth, f"if {self._read(s.condition, 'u8')} != 0:")
-            before = dict(self.live)
-            self._nested(s.then, depth, s.results)
-            if s.otherwise:
-                self.live = before
-                self._line(depth, "else:")
-                self._nested(s.otherwise, depth, s.results)
+            self._branch(s, depth)
         else:
             self._repeat(s, depth)
+
+    def _branch(self, s: Branch, depth: int) -> None:
+        self._line(depth, f"if {self._read(s.condition, 'u8')} != 0:")
+        before = dict(self.live)
+        self._nested(s.then, depth, s.results)
+        if s.otherwise:
+            self.live = before
+            self._line(depth, "else:")
+            self._nested(s.otherwise, depth, s.results)
 
     def _nested(self, block: Block, depth: int, results: Sequence[Value]) -> None:
         before = len(self.lines)

@@ -11,7 +11,7 @@ import numpy as np
 from tensorlang.graph.ir import TensorType, Value
 from tensorlang.graph.memory import ALIGNMENT, Request, plan_memory
 from tensorlang.graph.program.tree import Block, Branch, Call, Deliver, Grow, Move, Own, ReadSize, Repeat, Require
-from tensorlang.ir.expr import Expr, const, mul
+from tensorlang.ir.expr import Expr, add, const, mul
 from tensorlang.ir.visitor import free_vars, substitute
 
 
@@ -89,6 +89,7 @@ class Storage:
         self.forced: set[Value] = set()  # values whose memory will be handed over to one that is allocated
         self.offsets: dict[Any, Expr] = {}
         self.arena: Expr = const(0)
+        self.arenas: dict[str, Expr] = {}  # bytes by element type, where each has an arena of its own
 
     def is_known(self, e: Expr) -> bool:
         """Whether an integer is known before the program runs."""
@@ -99,22 +100,32 @@ class Storage:
         root = self.roots(value)
         return root in self.forced or not root.is_constant and not all(self.is_known(d) for d in root.shape)
 
-    def plan(self, block: Block, elsewhere: Iterable[Value]) -> None:
-        """Lay out the arena for a program whose statements are `block`; `elsewhere` are values that have a place already."""
+    def plan(self, block: Block, elsewhere: Iterable[Value], *, typed: bool = False) -> None:
+        """Lay out the arena for a program whose statements are `block`.
+
+        Args:
+            elsewhere: values that have a place already.
+            typed: one arena for each element type, in which offsets count from its own beginning; `arena` is their sum.
+        """
         lives = _Lives(self.roots)
         lives.walk(block)
         placed = set(elsewhere)
-        requests: list[Request] = []
+        requests: dict[str, list[Request]] = {}
         for call, k in lives.calls.items():
+            types = {name: text.rstrip("*") for text, name in call.site.kernel.emitted.params}
             for name, nbytes in call.site.kernel.emitted.workspace:
                 size = substitute(nbytes, call.site.sizes)
                 if self.is_known(size):
-                    requests.append(Request((call, name), size, k, k))
+                    requests.setdefault(types[name] if typed else "", []).append(Request((call, name), size, k, k))
         for value, begin in lives.first.items():
             if value not in placed and not value.is_constant and not self.on_heap(value):
-                requests.append(Request(value, nbytes_of(value.type), begin, lives.last[value]))
-        plan = plan_memory(requests)
-        self.offsets, self.arena = dict(plan.offsets), plan.nbytes
+                request = Request(value, nbytes_of(value.type), begin, lives.last[value])
+                requests.setdefault(value.dtype.name if typed else "", []).append(request)
+        for name, wanted in requests.items():
+            plan = plan_memory(wanted)
+            self.offsets.update(plan.offsets)
+            self.arenas[name] = plan.nbytes
+            self.arena = add(self.arena, plan.nbytes)
 
 
 class _Lives:

@@ -14,7 +14,7 @@ import numpy as np
 from tensorlang import te
 from tensorlang.build import Kernel, build as build_kernel, compile_source, lower_kernel, pool_library
 from tensorlang.codegen.emit import HEADER
-from tensorlang.codegen.native import CpuTarget, exported_signatures
+from tensorlang.codegen.native import CpuTarget
 from tensorlang.errors import ArtifactError, InputError
 from tensorlang.interop.tvm.lowering import Argument, Lowered, lower_for
 from tensorlang.interop.tvm.nd import NDArray
@@ -24,7 +24,6 @@ from tensorlang.ir.expr import user_location
 from tensorlang.ir.parser import parse_func
 from tensorlang.runtime import context
 from tensorlang.runtime.artifact import FORMAT, Artifact, read_artifact, write_artifact
-from tensorlang.runtime.loader import load_library
 from tensorlang.runtime.machine import require_machine
 
 KIND = "tvm-module"
@@ -299,7 +298,7 @@ def load_module(path: str | Path, fmt: str = "") -> Module:
     if kernel.settings.jit:
         if not context.is_installed():
             context.install(artifact.libraries["pool"], kernel.settings.num_threads)
-        kernel._library = load_library(artifact.libraries["model"], exported_signatures(artifact.source))
+        kernel.attach(artifact.libraries["model"])
     arguments = [Argument(*a) for a in manifest["arguments"]]
     return Module(manifest["name"], kernel, arguments, Target(manifest["target"]))
 

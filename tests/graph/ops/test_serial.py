@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tensorlang.compile import PlainRunner
+from tensorlang.build.plain import PlainRunner
+from tensorlang.codegen.target import find_target
 from tensorlang.config import Settings
 from tensorlang.graph import Graph, GraphBuilder, TensorType, get
 from tensorlang.graph.compiler import compile_graph
@@ -20,7 +21,7 @@ def run_native_and_plain(op: str, arrays: list[np.ndarray], attrs: dict[str, obj
     made = builder.add(op, inputs, attrs)
     outputs = list(made) if isinstance(made, tuple) else [made]
     graph = Graph(inputs, builder.nodes, outputs, output_names=[f"y{k}" for k in range(len(outputs))])
-    artifact = compile_graph(graph, "cpu", replace(Settings.from_env(), jit=True))
+    artifact = compile_graph(graph, find_target("cpu"), replace(Settings.from_env(), jit=True))
     results = []
     for runner in (NativeRunner(artifact), PlainRunner(artifact)):
         found = Executable(artifact, runner)(*arrays)
@@ -63,3 +64,50 @@ def test_non_max_suppression(corners: bool, limit: int) -> None:
     for found, _, n in run_native_and_plain("non_max_suppression", inputs, {"corners": corners}):
         assert n == count
         np.testing.assert_array_equal(found[: int(n)], selected[: int(n)])
+
+
+def check(op: str, arrays: list[np.ndarray], **attrs: object) -> None:
+    expected = get(op).numpy(*arrays, **attrs)
+    for found in run_native_and_plain(op, arrays, attrs):
+        for a, b in zip(found, expected if isinstance(expected, tuple) else [expected], strict=True):
+            assert a.dtype == b.dtype
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("largest", [True, False])
+@pytest.mark.parametrize("dtype", ["float32", "int64", "uint8"])
+@pytest.mark.parametrize(
+    "shape, axis, k", [((7,), 0, 3), ((3, 40), 1, 40), ((17, 5), 0, 9), ((2, 33, 3), 1, 1), ((4, 6), 1, 0)]
+)
+def test_topk(shape: tuple[int, ...], axis: int, k: int, dtype: str, largest: bool) -> None:
+    x = np.random.default_rng(k).integers(0, 9, shape).astype(dtype)  # many equal ones: the first comes first
+    check("topk", [x], k=k, axis=axis, largest=largest)
+
+
+def test_topk_of_many() -> None:
+    x = np.random.default_rng(0).standard_normal((1, 50_000)).astype(np.float32)
+    check("topk", [x], k=1000, axis=1, largest=True)
+
+
+@pytest.mark.parametrize("reduction", ["none", "add", "mul", "max", "min"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int64"])
+def test_scatter_elements(reduction: str, dtype: str) -> None:
+    rng = np.random.default_rng(1)
+    x, updates = rng.integers(-4, 5, (5, 3)).astype(dtype), rng.integers(-4, 5, (4, 2)).astype(dtype)
+    for axis, indices in ((0, rng.integers(-5, 5, (4, 2))), (1, rng.integers(-3, 3, (4, 2), dtype=np.int32))):
+        check("scatter_elements", [x, indices, updates], axis=axis, reduction=reduction)
+
+
+@pytest.mark.parametrize("reduction", ["none", "add", "mul", "max", "min"])
+def test_scatter_nd(reduction: str) -> None:
+    rng = np.random.default_rng(2)
+    x = rng.integers(-4, 5, (4, 3, 2)).astype(np.float32)
+    for depth in (1, 2, 3):
+        indices = rng.integers(-2, 2, (3, 2, depth))
+        check("scatter_nd", [x, indices, rng.integers(-4, 5, (3, 2, *x.shape[depth:])).astype(np.float32)], reduction=reduction)
+
+
+def test_what_is_outside_is_passed_over() -> None:
+    x = np.zeros(4, np.float32)
+    for found in run_native_and_plain("scatter_elements", [x, np.array([9, -9, 1]), np.ones(3, np.float32)], {"axis": 0}):
+        np.testing.assert_array_equal(found[0], [0, 1, 0, 0])

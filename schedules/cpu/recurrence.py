@@ -1,0 +1,45 @@
+"""Recurrences: stages that read what they wrote at an earlier step (scans, cumulative sums).
+
+    for t in range(T): for r in range(R): s[t, r] = s[t - 1, r] + x[r, t - 1]
+
+Steps follow each other, but lines are independent of each other: lines go outermost and in parallel, a vector of them at a time,
+and time runs inside, so that each step finds what it reads in the nearest cache.
+"""
+
+from __future__ import annotations
+
+from tensorlang.ir.stmt import Block, Store
+from tensorlang.ir.visitor import free_vars, loads
+from tensorlang.schedule import Schedule, Stage
+from tensorlang.schedule.rules import Machine
+
+from .analysis import spatial_vars, work, worth_parallel
+from .elementwise import vector_lanes
+
+
+def time_axes(block: Block) -> list[int]:
+    """Numbers of the axes along which the block reads its own tensor elsewhere than it writes it; empty where it does not."""
+    if not isinstance(block.body, Store) or block.init is not None:
+        return []
+    store, axes = block.body, spatial_vars(block)
+    own = [e for e in loads(store.value) if e.value is store.buffer]
+    moved = {n for e in own for n, (a, b) in enumerate(zip(e.args, store.indices, strict=True)) if a is not b}
+    return sorted(axes.index(store.indices[n]) for n in moved if store.indices[n] in axes)
+
+
+def schedule_recurrence(s: Schedule, stage: Stage, machine: Machine) -> None:
+    """Lines outermost, in parallel and in vectors; steps inside."""
+    block = s.block(stage)
+    axes = spatial_vars(block)
+    moving = {axes[n] for n in time_axes(block)}
+    when = set().union(*(free_vars(it.binding) for it in block.iters if it.var in moving))
+    steps, lines = [a for a in stage.loops if a.var in when], [a for a in stage.loops if a.var not in when]
+    if not lines:
+        return
+    lanes = vector_lanes(s, stage, machine)
+    around, lane = stage.split(lines[-1], lanes)
+    outer = [*lines[:-1], around]
+    stage.reorder(*outer, *steps, lane)
+    stage.vectorize(lane)
+    if worth_parallel(work(block)):
+        stage.parallel(stage.fuse(*outer) if len(outer) > 1 else outer[0])

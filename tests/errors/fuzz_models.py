@@ -1,0 +1,204 @@
+"""Damaged real models: files of the zoo and the standard models, damaged as in `corruption`, each judged in a fork of its own.
+
+    python -m tests.errors.fuzz_models --count 2000 --seed 0        (`make fuzz-models`)
+
+A damaged model is to give a typed error, or to compile, run, and agree with onnxruntime where that runs it too. Anything else
+is reported: another exception, a crash, more than `SECONDS` beyond what the sound model took, more than `MEMORY` bytes
+beyond what a worker begins with. A worker is a fork of one process that has loaded the compiler once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import select
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+os.environ["TENSORLANG_NUM_THREADS"] = "1"  # before anything asks: a fork has no threads but its own
+
+import numpy as np
+
+import tensorlang as tl
+from bench import agreement, zoo
+from tensorlang.errors import TensorlangError
+from tests.errors.corruption import damaged, sound_models
+
+SECONDS = 10.0
+MEMORY = 6 << 30
+COMPARE_SECONDS = 60.0
+SLOW = 6.0  # a model that takes longer than this is only cut and edited, which rarely leaves anything to compile
+Feeds = dict[str, np.ndarray]
+
+
+@dataclass
+class Model:
+    """A sound model: its bytes, inputs, and how long import, build and a run of it take (None: not measured yet)."""
+
+    name: str
+    content: bytes
+    feeds: Feeds
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of one case: `outcome` is a class of its own for the table, `detail` says more."""
+
+    outcome: str
+    detail: str = ""
+    seconds: float = 0.0
+
+    @property
+    def good(self) -> bool:
+        return self.outcome in ("typed error", "ran, agrees", "ran")
+
+
+def real_models(largest: int) -> list[Model]:
+    """The zoo's models that are in the cache and not larger than `largest` bytes, and the small synthetic ones."""
+    found = [
+        Model(name, zoo.path(name).read_bytes(), zoo.inputs(name, 0))
+        for name in zoo.NAMES
+        if zoo.is_cached(name) and zoo.path(name).stat().st_size <= largest
+    ]
+    return found + [Model(f"synthetic {n}", m.SerializeToString(), {}) for n, m in enumerate(sound_models())]
+
+
+def judge(model: Model, content: bytes, say: Callable[[Verdict], None]) -> None:
+    """Import, compile, run, compare. `say` is called with a verdict on us, and again once onnxruntime has been asked."""
+    begun = time.monotonic()
+    try:
+        graph = tl.from_onnx(content)
+        exe = tl.compile(graph)
+        feeds = {i.name: _feed(i.shape, np.dtype(i.dtype), model.feeds.get(i.name)) for i in exe.inputs}
+        ours = exe.run(feeds)
+    except TensorlangError as error:
+        say(Verdict("typed error", f"{type(error).__name__}: {str(error)[:200]}", time.monotonic() - begun))
+        return
+    except Exception as error:
+        say(Verdict(f"untyped {type(error).__name__}", str(error)[:400], time.monotonic() - begun))
+        return
+    say(Verdict("ran", "", time.monotonic() - begun))
+    try:
+        import onnxruntime as ort
+
+        options = ort.SessionOptions()
+        options.intra_op_num_threads, options.log_severity_level = 1, 4
+        session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        names = [o.name for o in session.get_outputs()]
+        theirs = dict(zip(names, session.run(names, feeds), strict=True))
+        with np.errstate(all="ignore"):
+            found = agreement.check(ours, theirs, content, feeds)
+    except Exception as error:
+        say(Verdict("ran", f"onnxruntime: {str(error)[:100]}"))
+        return
+    say(Verdict("ran, agrees") if found.ok else Verdict("ran, differs", str(found.worst)))
+
+
+def _feed(shape: tuple[int | str, ...], dtype: np.dtype, known: np.ndarray | None) -> np.ndarray:
+    if known is not None and known.dtype == dtype and known.ndim == len(shape):
+        if all(isinstance(d, str) or d == n for d, n in zip(shape, known.shape, strict=True)):
+            return known
+    sizes = [d if isinstance(d, int) else 2 for d in shape]
+    if float(np.prod(sizes, dtype=np.float64)) > 1 << 28:
+        raise tl.errors.InputError(f"the fuzzer feeds no {sizes}")
+    return np.ones(sizes, dtype)
+
+
+def in_fork(model: Model, content: bytes, seconds: float) -> Verdict:
+    """`judge` in a fork that is killed when it takes too long."""
+    read, write = os.pipe()
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid == 0:
+        os.close(read)
+        _child(model, content, write)
+    os.close(write)
+    begun, limit, verdict, text = time.monotonic(), seconds, Verdict("crash"), b""
+    while True:
+        left = begun + limit - time.monotonic()
+        ready, _, _ = select.select([read], [], [], max(left, 0.0))
+        if not ready:
+            os.kill(pid, signal.SIGKILL)
+            if verdict.outcome == "crash":
+                verdict = Verdict("late", f"more than {seconds:.0f} s", seconds)
+            break
+        piece = os.read(read, 1 << 16)
+        if not piece:
+            break
+        text += piece
+        *whole, text = text.split(b"\n")
+        for line in whole:
+            said = Verdict(**json.loads(line))
+            verdict = Verdict(said.outcome, said.detail, said.seconds or verdict.seconds)
+            limit = time.monotonic() - begun + COMPARE_SECONDS  # onnxruntime's own time is not ours
+    os.close(read)
+    _, status = os.waitpid(pid, 0)
+    if verdict.outcome == "crash":
+        return Verdict("crash", f"wait status {status}", time.monotonic() - begun)
+    return verdict
+
+
+def _child(model: Model, content: bytes, write: int) -> None:
+    """The fork's whole life."""
+    status = 1
+    try:
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 1)
+        os.dup2(null, 2)
+        judge(model, content, lambda v: os.write(write, (json.dumps(vars(v)) + "\n").encode()) and None)
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--count", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--largest", type=int, default=30_000_000, help="bytes of the largest model file")
+    parser.add_argument("--only", type=int, help="this case alone")
+    parser.add_argument("--keep", type=Path, help="a folder for the models that fail")
+    args = parser.parse_args()
+    models = real_models(args.largest)
+    if not models:
+        raise SystemExit("no models: python -m bench fetch")
+    judge(models[-1], models[-1].content, lambda v: None)  # loads the compiler, once for all forks
+    counts: Counter[str] = Counter()
+    bad = 0
+    for case in range(args.count):
+        if args.only is not None and case != args.only:
+            continue
+        rng = np.random.default_rng([args.seed, case])
+        model = models[rng.integers(len(models))]
+        if model.seconds is None:
+            sound = in_fork(model, model.content, 600.0)
+            model.seconds = sound.seconds
+            print(f"{model.name}: {sound.outcome} in {sound.seconds:.1f} s {sound.detail}", flush=True)
+        content = damaged(model.content, rng, cheap=(model.seconds or 0.0) > SLOW)
+        verdict = in_fork(model, content, SECONDS + 2 * (model.seconds or 0.0))
+        counts[verdict.outcome] += 1
+        if not verdict.good:
+            bad += 1
+            print(f"{case}: {model.name}: {verdict.outcome} after {verdict.seconds:.1f} s: {verdict.detail}", flush=True)
+            if args.keep:
+                args.keep.mkdir(parents=True, exist_ok=True)
+                (args.keep / f"{case}.onnx").write_bytes(content)
+        if case % 100 == 99:
+            print(f"-- {case + 1}: {dict(counts)}", flush=True)
+    print(f"{sum(counts.values())} damaged models: {dict(counts)}", flush=True)
+    return int(bad > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
