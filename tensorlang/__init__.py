@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; keep in step with the t
     from tensorlang.codegen.native import frontend as _native_frontend  # noqa: F401 (these are what is offered, not used)
     from tensorlang.codegen.native.target import CpuTarget as CpuTarget
     from tensorlang.compile import Executable as Executable, compile as compile, load as load
+    from tensorlang.export import export_artifact as _export_artifact  # noqa: F401
     from tensorlang.graph.ops.custom import is_reproducible as _is_reproducible  # noqa: F401
     from tensorlang.load_model import (
         from_onnx as from_onnx,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; keep in step with the t
         register_onnx_op as register_onnx_op,
     )
     from tensorlang.runtime.context import set_num_threads as set_num_threads
+    from tensorlang.segmented import segmented as _segmented  # noqa: F401
     from tensorlang.session import InferenceSession as InferenceSession
     from tensorlang.te.frontend import build_operator as build  # noqa: F401
     from tensorlang.verify import certify as _certify  # noqa: F401
@@ -59,8 +61,11 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
 # the same, for our own modules alone
 _PRIVATE: dict[str, tuple[str, str | None]] = {
     "_certify": ("tensorlang.verify", "certify"),
+    "_compile_hosted": ("tensorlang.graph.hosted", "compile_hosted"),
+    "_export_artifact": ("tensorlang.export", "export_artifact"),
     "_is_reproducible": ("tensorlang.graph.ops.custom", "is_reproducible"),
     "_runner_of": ("tensorlang.build.plain", "runner_of"),
+    "_segmented": ("tensorlang.segmented", "segmented"),
     "_native_frontend": ("tensorlang.codegen.native.frontend", None),
 }
 

@@ -12,7 +12,7 @@ import hashlib
 import importlib.util
 import json
 import mmap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib.metadata import entry_points, version
 from pathlib import Path
@@ -24,16 +24,18 @@ import numpy as np
 import tensorlang
 from tensorlang.codegen.target import GROUP, find_target, referenced, registered
 from tensorlang.config import Settings
-from tensorlang.errors import ArtifactError, BuildError, InputError, ModelError
+from tensorlang.errors import ArtifactError, BuildError, InputError, ModelError, UnsupportedOpError
 from tensorlang.runtime.artifact import Artifact, read_artifact, write_artifact
 from tensorlang.runtime.cache import ContentCache
-from tensorlang.runtime.executable import Executable, NativeRunner, Runner
+from tensorlang.runtime.executable import Executable, ForeignRunner, NativeRunner, Runner
+from tensorlang.runtime.library import is_library, read_library
 from tensorlang.runtime.machine import host_features, host_triple, require_machine
 
 if TYPE_CHECKING:
     from tensorlang.graph.ir import Graph
 
 PRECISIONS = ("float32",)
+FALLBACKS = ("onnxruntime",)
 
 
 def compile(
@@ -44,8 +46,13 @@ def compile(
     precision: str = "float32",
     tuning: str = "off",
     verify: bool = False,
+    codegens: Sequence[Any] = (),
+    fallback: str | None = None,
 ) -> Executable:
     """Compile a model.
+
+    Strings and images are the host's: a model that handles them runs as compiled segments with steps of the host between
+    them, and its `host_nodes` name those.
 
     Args:
         model: path of a model file, a model object that an importer knows, or a `Graph`.
@@ -54,6 +61,10 @@ def compile(
         precision: "float32": f32 arithmetic throughout.
         verify: compare with onnxruntime (where the model is an ONNX file and it is installed), else with the operators'
             NumPy references, on seeded inputs; `certificate` of the result tells errors, bounds and seeds.
+        codegens: code generators that take the parts of the graph that they can, the first one first, before `target` gets the
+            rest: names such as "onnxruntime", other targets' names, or `tensorlang.graph.generator.Generator` objects.
+        fallback: who computes the nodes that no rule knows: "onnxruntime" (which has to be installed), node by node and named
+            in `host_nodes`; None (the default) refuses such a model.
 
     Raises:
         ModelError: the file is not a sound model.
@@ -67,30 +78,47 @@ def compile(
         raise BuildError(f"precision {precision!r} is not supported; there is: {', '.join(PRECISIONS)}")
     if tuning != "off":
         raise BuildError(f"tuning {tuning!r} is not supported; there is: off")
+    if fallback is not None and fallback not in FALLBACKS:
+        raise BuildError(f"fallback {fallback!r} is not supported; there is: {', '.join(FALLBACKS)}")
     settings = Settings.from_env()
     path = Path(model) if isinstance(model, str | Path) else None
     if path is not None and not path.is_file():
         raise ModelError(f"{path}: no such file")
-    build = _Build(model, path, target, shapes, settings)
-    artifact = build.cached() or build.run()
+    build = _Build(model, path, target, shapes, settings, codegens)
+    try:
+        artifact = build.cached() or build.run()
+    except UnsupportedOpError as refusal:
+
+        def segment(part: Any) -> Executable:
+            made = _Build(part, None, target, None, settings).run()
+            return Executable(made, _runner(made, settings))
+
+        return tensorlang._segmented(model, shapes, refusal, fallback, segment)
     exe = Executable(artifact, _runner(artifact, settings))
+    exe.exporter = _exporter(build, target, settings)
     if verify:
         exe.certificate = tensorlang._certify(exe, path or build.graph(), shapes)
     return exe
 
 
 def load(path: str | Path) -> Executable:
-    """An executable from a file that `Executable.save` wrote. Nothing is compiled.
+    """An executable from a file that `Executable.save` or `Executable.export_library` (a shared library) wrote.
+
+    Nothing is compiled.
 
     Raises:
         ArtifactError: there is no such file, it is damaged, or it is for another machine.
     """
-    artifact = read_artifact(Path(path))
+    path = Path(path)
+    artifact = read_library(path) if is_library(path) else read_artifact(path)
     manifest = artifact.manifest
-    if artifact.libraries:
+    if artifact.libraries or artifact.file is not None:
         require_machine(manifest.get("triple", ""), manifest.get("cpu_features", ()), str(path))
+    settings = Settings.from_env()
     try:
-        return Executable(artifact, _runner(artifact, Settings.from_env()))
+        exe = Executable(artifact, _runner(artifact, settings))
+        exe.exporter = _exporter(None, None, settings)
+        return exe
     except (KeyError, TypeError) as error:
         raise ArtifactError(f"{path} is damaged: {error!r}") from error
 
@@ -99,14 +127,26 @@ class _Build:
     """One call of `compile`: finding the model in the cache, or making it."""
 
     def __init__(
-        self, model: Any, path: Path | None, target: str, shapes: Mapping[str, Any] | None, settings: Settings
+        self,
+        model: Any,
+        path: Path | None,
+        target: str,
+        shapes: Mapping[str, Any] | None,
+        settings: Settings,
+        codegens: Sequence[Any] = (),
     ):
         self.model, self.path, self.target, self.shapes, self.settings = model, path, target, shapes, settings
+        self.codegens = [codegens] if isinstance(codegens, str) else list(codegens)
         self.store = ContentCache.of(settings, "models")
         self.file: Path | None = None
         self._graph: Graph | None = None
-        if path is not None and self.store.directory is not None:
-            self.file = self.store.path(_key(path, target, shapes, settings))
+        known = all(isinstance(g, str) for g in self.codegens)  # an object may do anything
+        if path is not None and self.store.directory is not None and known:
+            self.file = self.store.path(_key(path, target, shapes, settings, self.codegens))
+
+    def for_target(self, target: str) -> _Build:
+        """The same for another target."""
+        return _Build(self.model, self.path, target, self.shapes, self.settings, self.codegens)
 
     def graph(self) -> Graph:
         """The model as a graph, with `shapes` applied."""
@@ -132,7 +172,11 @@ class _Build:
         graph = self.graph()
         imported = process_time() - begun
         target = find_target(self.target)
-        artifact: Artifact = referenced(target.graph_compiler, "graph_compiler")(graph, target, self.settings)
+        artifact: Artifact
+        if self.codegens:
+            artifact = tensorlang._compile_hosted(graph, target, self.settings, self.codegens)
+        else:
+            artifact = referenced(target.graph_compiler, "graph_compiler")(graph, target, self.settings)
         artifact.report = {"import model": imported, **artifact.report}
         if self.file is not None and tensorlang._is_reproducible(graph):
             try:
@@ -145,16 +189,43 @@ class _Build:
 
 def _runner(artifact: Artifact, settings: Settings) -> Runner:
     """Machine code for the CPU runs without the compiler; anything else by what its target says."""
-    if settings.jit and artifact.libraries and "target" not in artifact.manifest:
+    if settings.jit and (artifact.libraries or artifact.file) and "target" not in artifact.manifest:
+        try:
+            require_machine(artifact.manifest["triple"], artifact.manifest["cpu_features"], artifact.manifest["model"])
+        except ArtifactError as refusal:
+            return ForeignRunner(f"{refusal}. Save or export it, and run it there")
         return NativeRunner(artifact, settings.num_threads)
     runner: Runner = tensorlang._runner_of(artifact, settings)
     return runner
 
 
+def _exporter(
+    build: _Build | None, compiled_for: str | None, settings: Settings
+) -> Callable[[Artifact, Path, str | None, str | None], list[Path]]:
+    """How an executable exports itself; `build` makes it again for another target."""
+
+    def export(artifact: Artifact, path: Path, target: str | None, form: str | None) -> list[Path]:
+        if target is not None and target != compiled_for:
+            if build is None:
+                raise ArtifactError(f"{path}: what was loaded is made for one machine; compile the model for {target!r}")
+            artifact = build.for_target(target).run()
+        if "target" not in artifact.manifest:
+            return tensorlang._export_artifact(artifact, target or compiled_for, path, form, settings)
+        export_as = getattr(_runner(artifact, settings), "export", None)
+        if export_as is None:
+            raise ArtifactError(f"target {artifact.manifest['target']!r} has no form for other programs yet")
+        written: list[Path] = export_as(path)
+        return written
+
+    return export
+
+
 # -- the cache's key -----------------------------------------------------------------------------------------------
 
 
-def _key(path: Path, target: str, shapes: Mapping[str, Any] | None, settings: Settings) -> str:
+def _key(
+    path: Path, target: str, shapes: Mapping[str, Any] | None, settings: Settings, codegens: Sequence[str] = ()
+) -> str:
     """Hash of all that a build depends on: the model's bytes, shapes, settings, this CPU, and every source beneath."""
     digest = hashlib.blake2b(digest_size=32)
     if path.stat().st_size:
@@ -167,6 +238,7 @@ def _key(path: Path, target: str, shapes: Mapping[str, Any] | None, settings: Se
     options = {
         "name": path.name,
         "target": target,
+        "codegens": list(codegens),
         "shapes": _plain_shapes(shapes or {}),
         "threads": settings.num_threads,
         "jit": settings.jit,
@@ -198,7 +270,8 @@ def _fingerprint() -> str:
     digest = hashlib.sha256()
     for package in ("numba", "llvmlite", "numpy", "sympy", "onnx"):
         digest.update(f"{package} {version(package)}\n".encode())
-    plugins = [e for group in (GROUP, "tensorlang.importers", "tensorlang.schedules") for e in entry_points(group=group)]
+    groups = (GROUP, "tensorlang.codegens", "tensorlang.importers", "tensorlang.schedules")
+    plugins = [e for group in groups for e in entry_points(group=group)]
     for plugin in sorted(plugins, key=lambda e: (e.group, e.name, e.value)):
         made_by = f"{plugin.dist.name} {plugin.dist.version}" if plugin.dist else ""
         digest.update(f"{plugin.group} {plugin.name} {plugin.value} {made_by}\n".encode())

@@ -6,7 +6,7 @@ same way as third parties'; nothing here knows a format.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from tensorlang.errors import ModelError
 from tensorlang.graph.ir import Graph
+from tensorlang.graph.segments import Segments
 from tensorlang.graph.specialise import specialise
 from tensorlang.te import Operator
 
@@ -72,6 +73,26 @@ def load_model(source: Any, shapes: Shapes | None = None) -> Graph:
             return candidate.load(source, shapes)
     what = str(source) if isinstance(source, str | Path) else f"a {type(source).__name__}"
     raise ModelError(f"{what} is not a model of a known format ({', '.join(i.name for i in importers) or 'none installed'})")
+
+
+def split_model(
+    source: Any, shapes: Shapes | None = None, refused: Collection[str] = (), fallback: str | None = None
+) -> Segments | None:
+    """A model in segments, where its importer can cut it so (`Importer.split`, which importers may leave out).
+
+    Args:
+        refused: names of nodes that cannot be compiled.
+        fallback: who on the host computes those ("onnxruntime"), or None for nobody.
+
+    Returns:
+        None if there is nothing that the host would do.
+    """
+    for candidate in () if isinstance(source, Graph) else _importers():
+        if candidate.sniff(source):
+            cut = getattr(candidate, "split", None)
+            found: Segments | None = cut(source, shapes, refused, fallback) if cut is not None else None
+            return found
+    return None
 
 
 def from_onnx(source: Any, shapes: Shapes | None = None) -> Graph:

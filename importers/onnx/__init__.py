@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from tensorlang import te
-from tensorlang.graph import Graph
+from tensorlang.graph import Graph, Segments
 
 from . import (
     attention,
@@ -17,6 +17,7 @@ from . import (
     elementwise,
     microsoft,
     ml,
+    ngrams,
     nn,
     qlinear,
     quantize,
@@ -33,9 +34,10 @@ from . import (
 )
 from .convert import Shapes, convert
 from .reader import Source, read_model, sniff
+from .segments import split
 
 __all__ = [
-    "OnnxImporter", "attention", "casts", "control", "einsum", "elementwise", "importer", "microsoft", "ml", "nn",
+    "OnnxImporter", "attention", "casts", "control", "einsum", "elementwise", "importer", "microsoft", "ml", "ngrams", "nn",
     "qlinear", "quantize", "random", "recurrent", "reductions", "resize", "sampling", "selection", "sequences",
     "signal", "tensors", "training",
 ]  # fmt: skip
@@ -67,6 +69,22 @@ class OnnxImporter:
             InputError: `shapes` does not fit the model.
         """
         return convert(read_model(source), shapes)
+
+    def split(
+        self, source: Source, shapes: Shapes | None = None, refused: Collection[str] = (), fallback: str | None = None
+    ) -> Segments | None:
+        """The model in segments that are compiled and steps of the host: strings, images, and nodes called as `refused` says.
+
+        Args:
+            fallback: who computes the refused nodes: "onnxruntime", or None for nobody.
+
+        Returns:
+            None if no node is for the host.
+
+        Raises:
+            ModelError, InputError: as `load`. UnsupportedOpError: nobody has an operator.
+        """
+        return split(read_model(source), shapes, refused, fallback)
 
     def register(
         self, domain: str, name: str, operator: te.Operator, reference: Callable[..., Any] | None = None, since: int = 1

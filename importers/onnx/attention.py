@@ -1,4 +1,4 @@
-"""com.microsoft's attentions: self-attention with one packed weight, of many heads, of grouped queries with a cache.
+"""Attentions: ONNX's own in f16; com.microsoft's with one packed weight, of many heads, of grouped queries with a cache.
 
 All are softmax(scale * q k' + bias) v over heads [B, N, S, D] (Attention Is All You Need, arXiv 1706.03762), in f32 or f64.
 """
@@ -13,7 +13,7 @@ import numpy as np
 from tensorlang.graph import Expr, Value, as_dtype, as_ints, canonical
 
 from .microsoft import MICROSOFT, rotated
-from .node import OnnxNode
+from .node import Item, OnnxNode
 from .quantize import integer_product, scaled_product
 from .registry import onnx_op
 
@@ -132,6 +132,17 @@ def _refuse(node: OnnxNode, *flags: str) -> None:
     for flag in flags:
         if node.attr(flag, 0):
             raise node.unsupported(f"{flag}={node.attr(flag)}")
+
+
+@onnx_op("Attention", since=23)
+def standard_attention(node: OnnxNode) -> tuple[Item, ...]:
+    """ONNX's own, by its definition; that of f16 in f32, which is nearer to the truth, and rounded once at the end."""
+    half, wide = as_dtype("f16"), as_dtype("f32")
+    if node.input(0).dtype != half:
+        raise node.unsupported("only f16 has a rule of its own")
+    given = [node.add("cast", v, dtype=wide) if isinstance(v, Value) and v.dtype == half else v for v in node.inputs]
+    made = node.host.inlined(OnnxNode(node.proto, node.version, given, node.emitter, node.host))
+    return tuple(node.add("cast", v, dtype=half) if isinstance(v, Value) and v.dtype == wide else v for v in made)
 
 
 @onnx_op("Attention", domain=MICROSOFT)

@@ -22,14 +22,21 @@ MAX_ROUNDS = 5  # of looking for types of a loop's state that a trip keeps
 
 
 class Host(Protocol):
-    """Whoever imports the nodes: its emitter and the names in scope are swapped while a body is built."""
+    """Whoever imports the nodes: its emitter and the names in scope are swapped while a body is built.
+
+    Attributes:
+        origins: what an input of a body stands for outside.
+    """
 
     emitter: Emitter
     scope: dict[str, Item | None]
     unsupported: list[tuple[str, str, str]]
     read: set[str]
+    origins: dict[Value, Value]
 
     def subgraph(self, proto: onnx.GraphProto, inputs: Sequence[Item]) -> list[Item]: ...
+
+    def inlined(self, node: OnnxNode) -> tuple[Item, ...]: ...
 
 
 Build = Callable[[], list[Value]]
@@ -50,8 +57,9 @@ class RanksDiffer(Exception):
 class Body(Emitter):
     """A body while it is built: an emitter that captures the values from outside that it meets."""
 
-    def __init__(self) -> None:
+    def __init__(self, origins: dict[Value, Value]) -> None:
         super().__init__()
+        self.origins = origins
         self.inputs: list[Value] = []
         self._captured: dict[Value, Value] = {}
         self._own: set[Value] = set()
@@ -82,6 +90,7 @@ class Body(Emitter):
         if outer not in self._captured:
             formal = Value(self.builder.unique(outer.name), outer.type, data=outer.data)
             self._captured[outer] = formal
+            self.origins[formal] = outer
             self._own.add(formal)
         return self._captured[outer]
 
@@ -98,7 +107,7 @@ class Body(Emitter):
 def body_of(node: OnnxNode) -> Iterator[Body]:
     """Build a body: inside the block, `node` emits into it, and names stand for what it captures."""
     host = node.host
-    body = Body()
+    body = Body(host.origins)
     before = host.emitter, host.scope, node.emitter
     host.emitter = node.emitter = body
     host.scope = {n: _captured(body, v) for n, v in host.scope.items()}
@@ -173,8 +182,9 @@ def _is_single(type: TensorType) -> bool:
 
 
 def _declared_ranks(node: OnnxNode, result: int) -> set[int]:
-    """The ranks that the file's branches declare for a result."""
-    declared = [node.attr(name).output[result].type.tensor_type for name in ("then_branch", "else_branch")]
+    """The ranks that the file's branches declare for a result; none for what stands behind the node (see `RanksDiffer`)."""
+    outputs = [node.attr(name).output for name in ("then_branch", "else_branch")]
+    declared = [made[result].type.tensor_type for made in outputs if result < len(made)]
     return {len(t.shape.dim) for t in declared if t.HasField("shape")}
 
 

@@ -73,6 +73,7 @@ class _Converter:
         self.unsupported: list[tuple[str, str, str]] = []
         self.needs: dict[str, None] = {}  # inputs whose contents some unsupported node lacks
         self.read: set[str] = set()  # names that the nodes and outputs of the graph being imported read
+        self.origins: dict[Value, Value] = {}
         self.splits = 0  # branches around the one being imported that hold all of what follows them
         self.scope: dict[str, Item | None] = {}  # None: the output of a node that could not be imported
 
@@ -80,7 +81,7 @@ class _Converter:
         proto = self.model.graph
         self._read_initializers(proto)
         formal = [v for v in proto.input if v.name not in self.scope]
-        inputs = _Inputs(formal, shapes, self).values()
+        inputs = Inputs(formal, shapes).values(self)
         self.scope.update((v.name, v) for v in inputs)
         outputs = self._import_graph(proto.node, [v.name for v in proto.output])
         if self.unsupported:
@@ -165,6 +166,7 @@ class _Converter:
             return list(build_if(found.node, found.condition, [with_rest(b) for b in found.branches]))
         except (Unsupported, RanksDiffer) as error:
             self.unsupported.append((_operator_name(proto), found.node.label, str(error)))
+            self._note_needs([found.condition])
             return [None for _ in outputs]
         finally:
             self.splits = split
@@ -178,16 +180,19 @@ class _Converter:
         rule = find_rule(domain, proto.op_type, version)
         node = OnnxNode(proto, version, inputs, self.emitter, self)
         try:
-            result = self._inlined(node) if rule is None else self._by_rule(rule, node)
+            result = self.inlined(node) if rule is None else self._by_rule(rule, node)
         except Unsupported as error:
             self.unsupported.append((_operator_name(proto), node.label, str(error)))
-            self.needs.update(dict.fromkeys(_sources(error.needs)))
+            self._note_needs(error.needs)
             return None
         except (TypeError, ValueError, IndexError, KeyError, OverflowError) as error:
             if isinstance(error, TensorlangError):
                 raise
             raise self._blamed(node, error) from error
         return result if isinstance(result, tuple) else (result,)
+
+    def _note_needs(self, values: Sequence[Value]) -> None:
+        self.needs.update(dict.fromkeys(_sources(values, self.origins)))
 
     def _by_rule(self, rule: Rule, node: OnnxNode) -> Item | tuple[Item, ...]:
         """By our own rule; where it does not know this form, by ONNX's definition of the operator, if there is one."""
@@ -199,11 +204,11 @@ class _Converter:
                 raise
             del self.emitter.builder.nodes[before:]
             try:
-                return self._inlined(node)
+                return self.inlined(node)
             except Unsupported as inner:
                 raise Unsupported(str(error), (*error.needs, *inner.needs)) from None
 
-    def _inlined(self, node: OnnxNode) -> tuple[Item, ...]:
+    def inlined(self, node: OnnxNode) -> tuple[Item, ...]:
         """The body that ONNX defines the operator by, imported where the node stands. Names outside are not visible in it."""
         proto = node.proto
         body = function_body(proto, node.version, [v if isinstance(v, Value) else None for v in node.inputs])
@@ -235,8 +240,13 @@ class _Converter:
         context = onnx.checker.C.CheckerContext()
         context.ir_version = self.model.ir_version
         context.opset_imports = dict(self.versions)
+        bare = onnx.NodeProto()  # alone: the checker would miss the outer names that subgraphs read
+        bare.CopyFrom(node.proto)
+        for attribute in bare.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                attribute.g.CopyFrom(onnx.GraphProto(name=attribute.g.name or "body"))
         try:
-            onnx.checker.check_node(node.proto, context)
+            onnx.checker.check_node(bare, context)
         except onnx.checker.ValidationError as refusal:
             return node.fail(str(refusal).strip().splitlines()[0])
         return InternalError(f"importing node {node.label!r} ({node.proto.op_type}) failed: {error!r}")
@@ -272,8 +282,8 @@ def _flat(name: str, item: Item | None) -> list[tuple[str, Value]]:
     return [] if item is None else [(name, item)]
 
 
-def _sources(values: Sequence[Value]) -> Iterator[str]:
-    """Names of the graph inputs that `values` are computed from."""
+def _sources(values: Sequence[Value], origins: Mapping[Value, Value] | None = None) -> Iterator[str]:
+    """Names of the graph inputs that `values` are computed from; `origins` tells what inputs of bodies stand for."""
     seen: set[Value] = set()
     stack = list(values)
     while stack:
@@ -281,18 +291,24 @@ def _sources(values: Sequence[Value]) -> Iterator[str]:
         if value in seen or value.is_constant:
             continue
         seen.add(value)
-        if value.producer is None:
+        if origins and value in origins:
+            stack.append(origins[value])
+        elif value.producer is None:
             yield value.name
         else:
             stack.extend(value.producer.inputs)
 
 
-class _Inputs:
-    """The model's inputs with their dimensions: fixed by the model, fixed by `shapes`, or symbolic."""
+class Inputs:
+    """The model's inputs with their dimensions: fixed by the model, fixed by `shapes`, or symbolic.
 
-    def __init__(self, formal: Sequence[onnx.ValueInfoProto], shapes: Shapes, converter: _Converter):
+    Attributes:
+        declared: per input, its dimensions as sizes or names.
+        sizes: what `shapes` fixes, by name of dimension.
+    """
+
+    def __init__(self, formal: Sequence[onnx.ValueInfoProto], shapes: Shapes):
         self.formal = formal
-        self.converter = converter
         self.declared = {v.name: self._declared(v) for v in formal}
         self.sizes: dict[str, int] = {}
         self._check_names(shapes)
@@ -349,26 +365,27 @@ class _Inputs:
         if self.sizes.setdefault(name, int(size)) != size:
             raise InputError(f"{where} is {size}, but dimension {name!r} is given as {self.sizes[name]} too")
 
-    def values(self) -> list[Value]:
-        return [self._value(v) for v in self.formal]
+    def values(self, converter: _Converter) -> list[Value]:
+        """The inputs as values of the graph that `converter` makes."""
+        return [self._value(v, converter) for v in self.formal]
 
-    def _value(self, info: onnx.ValueInfoProto) -> Value:
+    def _value(self, info: onnx.ValueInfoProto, converter: _Converter) -> Value:
         try:
             kind = element_type(info.type.tensor_type.elem_type)
         except Unsupported as error:
             raise UnsupportedOpError([("input", info.name, str(error))]) from None
-        dims = [d if isinstance(d, int) else self._symbol(d) for d in self.declared[info.name]]
-        self.converter.emitter.builder.unique(info.name)
+        dims = [d if isinstance(d, int) else self._symbol(d, converter) for d in self.declared[info.name]]
+        converter.emitter.builder.unique(info.name)
         type_ = TensorType.of(kind, dims)
         refuse_absurd(type_, f"input {info.name!r} is")
         return Value(info.name, type_)  # the model's own name: feeds are given by it
 
-    def _symbol(self, name: str) -> Expr:
+    def _symbol(self, name: str, converter: _Converter) -> Expr:
         if name in self.sizes:
             return canonical(self.sizes[name])
-        if name not in self.converter.dims:
-            self.converter.dims[name] = dim("".join(c if c.isalnum() or c == "_" else "_" for c in name))
-        return self.converter.dims[name]
+        if name not in converter.dims:
+            converter.dims[name] = dim("".join(c if c.isalnum() or c == "_" else "_" for c in name))
+        return converter.dims[name]
 
 
 def _is_open(size: Any) -> bool:

@@ -115,15 +115,20 @@ def is_inf(node: OnnxNode) -> Value:
 
 @onnx_op("BitCast")
 def bit_cast(node: OnnxNode) -> Value:
-    """The same bits as another type: between integers, and from bool, a conversion."""
+    """The same bits as another type: between integers, and from bool, a conversion; f32 by its encoding."""
     x, to = node.input(0), node.dtype_attr("to")
     if x.dtype == to:
         return x
     if x.dtype.bits != to.bits:
         raise node.fail(f"the bits of {x.dtype} as {to}: sizes differ")
-    if not (to.is_int and (x.dtype.is_int or x.dtype.is_bool)):
-        raise node.unsupported(f"the bits of {x.dtype} as {to}")
-    return node.add("cast", x, dtype=to)
+    if to.is_int and (x.dtype.is_int or x.dtype.is_bool):
+        return node.add("cast", x, dtype=to)
+    f32, i32 = as_dtype("f32"), as_dtype("i32")
+    if x.dtype == f32 and to.is_int:
+        return node.add("cast", node.add("bits", x, dtype=i32), dtype=to)
+    if to == f32 and x.dtype.is_int:
+        return node.add("bits", node.add("cast", x, dtype=i32), dtype=f32)
+    raise node.unsupported(f"the bits of {x.dtype} as {to}")
 
 
 @onnx_op("Clip")

@@ -21,6 +21,7 @@ from tensorlang.graph import (
     as_ints,
     canonical,
     constant,
+    free_vars,
     get,
     runtime_dim,
 )
@@ -158,6 +159,8 @@ class Emitter:
                 np.array([e.value for e in v.data.flat], v.dtype.numpy).reshape(v.data.shape)  # type: ignore[union-attr]
                 for v in outputs
             ]
+        if op == "dequantize" and sum(v.constant.size for v in inputs if v.constant is not None) > MAX_SIZES:
+            return None  # weights: whether their products are computed in integers is decided later
         if get(op).structure or not all(v.is_constant for v in inputs) or any(_has_symbols(a) for a in attrs.values()):
             return None
         size = 0
@@ -318,6 +321,11 @@ class OnnxNode:
         size = runtime_dim(self.label_word, low)
         self.add("bind_size", value, defines=(size,), low=low)
         return size
+
+    def sources_of(self, shape: Sequence[Expr]) -> list[Value]:
+        """The values that tell the sizes in `shape` that only a run knows."""
+        unknown = set().union(*(free_vars(d) for d in shape)) if shape else set()
+        return [n.inputs[0] for n in self.emitter.builder.nodes if n.op == "bind_size" and unknown & set(n.defines)]
 
     @property
     def label_word(self) -> str:

@@ -1,13 +1,14 @@
-"""Sampling at computed positions, and what takes images apart: GridSample, RoiAlign, DeformConv, Col2Im."""
+"""Sampling at computed positions, and what takes images apart: GridSample, AffineGrid, RoiAlign, DeformConv, Col2Im."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 
-from tensorlang.graph import Value, as_ints
+from tensorlang.graph import Expr, Value, as_ints, canonical, product
 
 from .nn import add_bias, spatial
-from .node import OnnxNode
+from .node import OnnxNode, size_value
 from .registry import onnx_op
 
 
@@ -18,6 +19,37 @@ def grid_sample(node: OnnxNode) -> Value:
     outside = node.choice("padding_mode", "zeros", "border", "reflection")
     aligned = bool(node.attr("align_corners", 0))
     return node.add("grid_sample", node.input(0), node.input(1), mode=mode, outside=outside, align_corners=aligned)
+
+
+@onnx_op("AffineGrid", since=20)
+def affine_grid(node: OnnxNode) -> Value:
+    """theta [N, k, k + 1] on the points of [-1, 1]^k, x first: [N, d1, ..., dk, k], for the sizes (N, C, d1, ..., dk)."""
+    theta, sizes = node.input(0), node.dims(1, "the sizes", low=1)
+    rank = len(sizes) - 2
+    if rank not in (2, 3) or theta.type.ndim != 3 or as_ints(theta.shape[1:]) != (rank, rank + 1):
+        raise node.fail(f"theta {theta.type} for {len(sizes)} sizes: [N, {rank}, {rank + 1}] is expected")
+    batch, spaces = sizes[0], sizes[2:]
+    aligned = bool(node.attr("align_corners", 0))
+    columns = [_coordinate(node, d, rank - 1 - axis, spaces, aligned, theta) for axis, d in enumerate(reversed(spaces))]
+    ones = node.add("expand", node.constant(1, theta), shape=(*spaces, 1))
+    points = node.add("reshape", node.add("concat", *columns, ones, axis=rank), shape=(1, product(spaces), rank + 1))
+    moved = node.add("matmul", points, node.add("transpose", theta, perm=(0, 2, 1)))
+    return node.add("reshape", moved, shape=(batch, *spaces, rank))
+
+
+def _coordinate(node: OnnxNode, size: Expr, axis: int, spaces: Sequence[Expr], aligned: bool, like: Value) -> Value:
+    """Where the points stand along an axis [d1, ..., dk, 1]: at the middles of equal parts of [-1, 1], or from end to end."""
+    shape = tuple(size if a == axis else canonical(1) for a in range(len(spaces) + 1))
+    place = node.add("cast", node.add("range", start=0, step=1, size=size, dtype="i64"), dtype=like.dtype)
+    total = node.add("cast", size_value(node, place, 0), dtype=like.dtype)
+    one, two = node.constant(1, like), node.constant(2, like)
+    if aligned:
+        gaps = node.add("maximum", node.add("sub", total, one), one)  # of one point: it stands at -1
+        places = node.add("sub", node.add("div", node.add("mul", place, two), gaps), one)
+    else:
+        doubled = node.add("add", node.add("mul", place, two), one)
+        places = node.add("sub", node.add("div", doubled, total), one)
+    return node.add("expand", node.add("reshape", places, shape=shape), shape=(*spaces, 1))
 
 
 @onnx_op("RoiAlign")

@@ -98,7 +98,7 @@ def squeeze(node: OnnxNode) -> Value:
     given = _axes(node, 13)
     if given is None:
         if any(d.op != "const" for d in x.shape):
-            raise node.unsupported(f"squeezing every dimension of size 1 of {x.type}")
+            raise node.unsupported(f"squeezing every dimension of size 1 of {x.type}", *node.sources_of(x.shape))
         axes = tuple(a for a, d in enumerate(x.shape) if d.value == 1)
     else:
         axes = node.normal_axes(given, x.type.ndim)

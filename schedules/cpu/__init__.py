@@ -8,6 +8,7 @@
     one element each              vectorised along the last axis, parallel over the rest
     recurrences                   independent lines in parallel and in vectors, steps inside
     tuples, externals             scalar; parallel over their first axis
+    statements in shared loops    as they are written (te.hybrid)
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from tensorlang.ir.stmt import Store
 from tensorlang.schedule import Schedule
 from tensorlang.schedule.rules import Machine
 
-from .analysis import is_plain
+from .analysis import has_own_axes, is_plain, is_pointwise
 from .dot import schedule_dot
 from .elementwise import schedule_elementwise, schedule_points
 from .inline import inline_injective
@@ -40,9 +41,13 @@ def schedule(s: Schedule, machine: Machine) -> None:
         if stage.name in done:
             continue
         block = s.block(stage)
+        if not has_own_axes(s, stage):
+            continue
         if time_axes(block):
-            schedule_recurrence(s, stage, machine)
+            if has_own_axes(s, stage, stage.loops):
+                schedule_recurrence(s, stage, machine)
         elif block.init is None and isinstance(block.body, Store):
-            schedule_elementwise(s, stage, machine)
+            if is_pointwise(block):
+                schedule_elementwise(s, stage, machine)
         else:
             schedule_points(s, stage)

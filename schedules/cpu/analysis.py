@@ -6,9 +6,9 @@ from tensorlang.ir.buffer import Buffer
 from tensorlang.ir.expr import Expr
 from tensorlang.ir.reduction import COMBINE, init_stores, reduction_of, stores_of
 from tensorlang.ir.stmt import Block, Store
-from tensorlang.ir.tree import block_path, loops_of, read_buffers, sole_ancestor, written_buffers
+from tensorlang.ir.tree import block_path, loops_of, own_loops, read_buffers, sole_ancestor, written_buffers
 from tensorlang.ir.visitor import blocks, free_vars, loads, walk
-from tensorlang.schedule import Schedule
+from tensorlang.schedule import Loop, Schedule, Stage
 from tensorlang.symbolic.affine import linear_form
 
 PARALLEL_WORK = 32 * 1024  # scalar operations below which a parallel region costs more than it gains
@@ -43,13 +43,25 @@ def is_plain(s: Schedule, block: Block) -> bool:
     if any(b is not block and buffer in written_buffers(b) for b in blocks(s.func.body)):
         return False
     if block.init is None:
-        return not any(it.kind == "reduce" for it in block.iters)
+        return block.body.indices == tuple(it.var for it in block.iters if it.kind == "spatial") and not reduce_vars(block)
     reduction = reduction_of(block)
     known = reduction is not None and reduction.kind in COMBINE and isinstance(block.init, Store)
     if not known or any(loads(store.value) for store in init_stores(block)):
         return False
     path = block_path(s.func.body, block.name)
     return not loops_of(path[: path.index(sole_ancestor(path))])
+
+
+def has_own_axes(s: Schedule, stage: Stage, loops: tuple[Loop, ...] | None = None) -> bool:
+    """Whether nothing else is computed in `loops` (default: those over the stage's elements): else they must stay."""
+    own = {f.var for f in own_loops(block_path(s.func.body, stage.name))}
+    return all(loop.var in own for loop in (stage.axis if loops is None else loops))
+
+
+def is_pointwise(block: Block) -> bool:
+    """Whether points of the stage write an element each, of the axes' own numbers, and read none that others write."""
+    store = store_of(block)
+    return store.indices == tuple(spatial_vars(block)) and store.buffer not in read_buffers(block)
 
 
 def spatial_vars(block: Block) -> list[Expr]:

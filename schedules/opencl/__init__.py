@@ -62,7 +62,7 @@ def schedule_reduction(s: Schedule, stage: Stage) -> set[str]:
 def schedule_product(s: Schedule, stage: Stage) -> set[str]:
     """A tile of 16 x 16 elements by one group: its operands' tiles go through shared memory. Empty where it does not fit."""
     block = s.block(stage)
-    if not _is_matrix_product(block):
+    if not is_matrix_product(block):
         return set()
     output = epilogue_of(s, stage)
     name = stage.name
@@ -98,7 +98,7 @@ def schedule_product(s: Schedule, stage: Stage) -> set[str]:
     return done
 
 
-def _is_matrix_product(block: Block) -> bool:
+def is_matrix_product(block: Block) -> bool:
     """A sum over one axis of products of two elements, each read at plain positions; all of it in whole tiles."""
     if not is_contraction(block) or not isinstance(block.body, Store) or len(reduce_vars(block)) != 1:
         return False

@@ -7,13 +7,14 @@ import hashlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tensorlang.build.cpu import store_of
 from tensorlang.codegen.c.emit import emit_c_kernel
-from tensorlang.codegen.c.files import kernel_file, model_files
+from tensorlang.codegen.c.files import kernel_file, model_files, resident_files, write_files
 from tensorlang.codegen.c.toolchain import FLAGS, build_shared, find_compiler
 from tensorlang.codegen.emit import EmittedKernel
 from tensorlang.codegen.target import Function, Need, Target
@@ -84,9 +85,9 @@ class CRunner:
     @cached_property
     def _entry(self) -> Any:
         description = self.artifact.manifest["c"]
-        files = model_files(description, self.artifact.weights)
+        files = resident_files(description, self.artifact.weights)
         name = f"{description['model']}_run"
-        self._library = load_library(c_library({n: t for n, t in files.items() if not n.endswith("_main.c")}), {name: ()})
+        self._library = load_library(c_library(files, self.settings), {name: ()})
         count = len(description["inputs"]) + len(description["outputs"])
         return ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_void_p] * count)(self._library.address(name))
 
@@ -97,6 +98,14 @@ class CRunner:
             status: int = self._entry(*frame.inputs[: len(inputs)], *frame.outputs[: len(outputs)])
         return status
 
+    def export(self, folder: Path) -> list[Path]:
+        """Write the C files into a folder (see `codegen.c.files`).
+
+        Raises:
+            ArtifactError: they cannot be written.
+        """
+        return write_files(model_files(self.artifact.manifest["c"], self.artifact.weights), folder)
+
     def take(self, frame: Frame, output: int, nbytes: int) -> np.ndarray:
         raise InternalError("a program in C allocates no outputs")
 
@@ -104,7 +113,7 @@ class CRunner:
         raise InternalError("the kernels of a program in C are not called one by one")
 
 
-def c_library(files: Mapping[str, str], settings: Settings | None = None) -> bytes:
+def c_library(files: Mapping[str, str | bytes], settings: Settings | None = None) -> bytes:
     """A shared library of C files, compiled once by this machine's C compiler.
 
     Raises:

@@ -117,9 +117,10 @@ def _native_function(library: Library, name: str, callbacks: Callbacks) -> Funct
 
 def machine_of(target: CpuTarget, threads: int) -> Machine:
     """What schedules may know of a CPU."""
-    registers = 32 if target.vector_bits >= 512 or target.architecture.startswith("aarch64") else 16
     features = frozenset(f[1:] for f in target.features.split(",") if f.startswith("+"))
-    return Machine(vector_bytes=target.vector_bits // 8, vector_registers=registers, threads=threads, features=features)
+    return Machine(
+        vector_bytes=target.vector_bits // 8, vector_registers=target.vector_registers, threads=threads, features=features
+    )
 
 
 def compile_source(

@@ -61,8 +61,9 @@ def schedule_of(
         return program
     target = find_target(target)
     schedule = Schedule(program, trials="on demand")
-    if target.schedules:
-        default_rule(target.schedules)(schedule, machine or target.machine(Settings.from_env().num_threads))
+    machine = machine or target.machine(Settings.from_env().num_threads)
+    if not target.schedule(schedule, machine) and target.schedules:
+        default_rule(target.schedules)(schedule, machine)
     return schedule
 
 

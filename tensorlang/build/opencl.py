@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from tensorlang.codegen.emit import EmittedKernel
+from tensorlang.codegen.grid import GridKernel, Launch
 from tensorlang.codegen.opencl.device import INSTALL, Device, default_device, status
-from tensorlang.codegen.opencl.emit import LOCAL_BYTES, Launch, OpenCLKernel, emit_opencl_kernel, opencl_module
+from tensorlang.codegen.opencl.emit import LOCAL_BYTES, emit_opencl_kernel, opencl_module
 from tensorlang.codegen.target import Function, Need, Passes, Target
 from tensorlang.config import Settings
 from tensorlang.errors import InternalError
@@ -52,7 +53,7 @@ class OpenCL(Target):
         """Without a second version of each tile that has no guards: for items side by side a guard costs nothing."""
         return [(name, run) for name, run in super().passes(base) if name != "partition"]
 
-    def emit(self, func: PrimFunc, name: str, trace: str) -> OpenCLKernel:
+    def emit(self, func: PrimFunc, name: str, trace: str) -> GridKernel:
         return emit_opencl_kernel(func, name, trace)
 
     def assemble(self, kernels: Sequence[EmittedKernel]) -> str:
@@ -73,12 +74,12 @@ target = OpenCL()
 def grid(launch: Launch, sizes: Mapping[Expr, int]) -> tuple[int, ...]:
     """The number of work groups along each dimension."""
     known = {v: const(n) for v, n in sizes.items()}
-    return tuple(int(substitute(g, known).value) for g in launch.groups)
+    return tuple(int(substitute(g, known).value) for g in launch.blocks)
 
 
 def _function(device: Device, source: str, kernel: EmittedKernel) -> Function:
     """A kernel on NumPy arrays, which are copied to the device and back."""
-    if not isinstance(kernel, OpenCLKernel):
+    if not isinstance(kernel, GridKernel):
         raise InternalError(f"{kernel.name} was not emitted for OpenCL")
     names = [name for _, name in kernel.params]
     workspace = {name for name, _ in kernel.workspace}
@@ -95,7 +96,7 @@ def _function(device: Device, source: str, kernel: EmittedKernel) -> Function:
         with device.lock:
             for launch in kernel.launches:
                 values = [memory[n] if n in memory else np.int64(given[n]) for n in launch.args]
-                device.launch(functions[launch.function], values, grid(launch, sizes), launch.items)
+                device.launch(functions[launch.function], values, grid(launch, sizes), launch.threads)
         for n, a in given.items():
             if n in kernel.outputs and isinstance(a, np.ndarray):
                 device.download(memory[n], a)

@@ -63,7 +63,7 @@ def _root(
 @app.command("compile")
 def compile_command(
     model: ModelFile,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Save the compiled model (*.tl).")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Where to: m.tl, or a folder (--target c).")] = None,
     shapes: Shapes = None,
     target: Target = "cpu",
     verify: Annotated[bool, typer.Option("--verify/--no-verify", help="Check the result against onnxruntime.")] = True,
@@ -83,6 +83,8 @@ def compile_command(
     if cpu := done["build_cpu_seconds"]:
         parts = ", ".join(f"{phase} {seconds:.2f}" for phase, seconds in cpu.items())
         report.out.print(f"CPU seconds of the build: {parts}", markup=False)
+    if memory := done["memory"]:
+        report.out.print(", ".join(f"{kind} {human_bytes(n)}" for kind, n in memory.items()), markup=False)
     if output is not None:
         report.out.print(f"saved {output} ({human_bytes(done['output']['bytes'])})", markup=False)
     report.out.print(_certificate_line(done["certificate"]), markup=False)

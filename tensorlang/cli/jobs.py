@@ -33,7 +33,10 @@ def compile_job(
         exe = tl.compile(str(model), target=target, shapes=shapes or None, verify=verify)
     if output is not None:
         with report.step("save", f"writing {output}"):
-            exe.save(str(output))
+            if output.suffix in ("", ".so", ".a") or output.is_dir():
+                exe.export_library(output)
+            else:
+                exe.save(str(output))
     return {
         "model": str(model),
         "target": target,
@@ -42,6 +45,7 @@ def compile_job(
         "output": None if output is None else {"path": str(output), "bytes": _size(output)},
         "certificate": plain(exe.certificate) if verify else None,
         "build_cpu_seconds": plain(exe.build_report),
+        "memory": exe.memory,
         "seconds": report.seconds,
     }
 

@@ -82,6 +82,14 @@ class Target(ABC):
         """What schedules may know, for `threads` workers of the host."""
         return Machine(vector_bytes=4, threads=1)
 
+    def schedule(self, s: Any, machine: Machine) -> bool:
+        """Schedule a program (a `tensorlang.schedule.Schedule`) by rules of its own; False leaves it to those of `schedules`.
+
+        Raises:
+            BuildError: the target has no way to compute such a program.
+        """
+        return False
+
     def has(self, feature: str) -> bool:
         """Whether instructions that require `feature` exist."""
         return feature in self.machine(1).features
@@ -176,6 +184,9 @@ def registered() -> dict[str, EntryPoint]:
     return {entry.name: entry for entry in entry_points(group=GROUP)}
 
 
+_GIVEN: dict[str, Target] = {}  # handed over as objects, so that what they compiled can be loaded again
+
+
 def target_names() -> list[str]:
     """The names of all registered targets."""
     return sorted(registered())
@@ -188,11 +199,15 @@ def find_target(target: str | Target) -> Target:
         BuildError: there is none; those that there are are listed.
     """
     if isinstance(target, Target):
+        if target.name not in registered():
+            _GIVEN[target.name] = target
         return target
     if not isinstance(target, str):
         raise BuildError(f"a target is a name or a Target, not {type(target).__name__}")
     if target in registered():
         return _named(target)
+    if target in _GIVEN:
+        return _GIVEN[target]
     for name in target_names():
         if (found := _named(name).accepts(target)) is not None:
             return found

@@ -22,6 +22,7 @@ from tensorlang.graph.registry import (
     op,
 )
 from tensorlang.graph.rewrite import live_nodes
+from tensorlang.graph.segments import HostStep, NativeStep, Segments, Slot
 from tensorlang.ir.dtype import DType, dtype as as_dtype
 from tensorlang.ir.expr import Expr
 from tensorlang.ir.visitor import free_vars
@@ -32,12 +33,16 @@ __all__ = [
     "ELEMENTWISE",
     "INJECTIVE",
     "MOVING",
+    "NativeStep",
     "OPAQUE",
     "REDUCTION",
+    "Segments",
+    "Slot",
     "DType",
     "Expr",
     "Graph",
     "GraphBuilder",
+    "HostStep",
     "Kind",
     "Node",
     "Op",

@@ -8,10 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from math import prod
+from time import process_time
 from typing import Any
 
 from tensorlang.build import LoweredKernel, lower_kernel, prepare
-from tensorlang.codegen.c.files import workspace_bytes
+from tensorlang.codegen.c.files import weights_bytes, workspace_bytes
 from tensorlang.codegen.c.helpers import needs_math_h, prelude
 from tensorlang.codegen.target import Target
 from tensorlang.config import Settings
@@ -32,13 +33,14 @@ def compile_c(graph: Graph, target: Target, settings: Settings) -> Artifact:
     """Compile `graph` to C: the graph compiler of target "c". No C compiler is needed.
 
     Returns:
-        The description (`manifest["c"]`, see `codegen.c.files`) and the weights; the source is the model's .c file. The
-        report tells the bytes of static workspace, weights and stack.
+        The description (`manifest["c"]`, see `codegen.c.files`) and the weights. `manifest["memory"]` tells the bytes of
+        static workspace, of weights, and of the largest kernel's arrays on the stack.
 
     Raises:
         ModelError: a dimension is open: there is nobody to give memory while the model runs.
         BuildError: something has no code in C.
     """
+    begun = process_time()
     declared = graph
     graph = without_narrow(graph)
     optimised = optimize(graph, OPTIONS)
@@ -67,8 +69,13 @@ def compile_c(graph: Graph, target: Target, settings: Settings) -> Artifact:
             for c, v, e in zip(names, values, manifest[key], strict=True)
         ]
     manifest.update({"format": FORMAT, "target": "c", "arena_bytes": 0, "steps": [], "c": description})
-    report = {"workspace bytes": workspace_bytes(description), "weights bytes": program.weights.nbytes}
-    return Artifact(manifest, program.source, {}, program.weights, {k: float(v) for k, v in report.items()})
+    memory = {
+        "workspace": workspace_bytes(description),
+        "weights": weights_bytes(description),
+        "stack": description["stack_bytes"],
+    }
+    manifest["memory"] = memory
+    return Artifact(manifest, program.source, {}, program.weights, {"build": process_time() - begun})
 
 
 def _lower(target: Target) -> Callable[[PrimFunc, str], LoweredKernel]:

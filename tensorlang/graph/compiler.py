@@ -76,7 +76,7 @@ def compile_graph(graph: Graph, target: Target, settings: Settings) -> Artifact:
     declared = graph
     with clock.phase("passes"):
         graph = without_narrow(graph)
-        optimised = optimize(graph, _options(target))
+        optimised = optimize(graph, options_for(target))
     with clock.phase("fuse"):
         groups = fuse(optimised)
     with clock.phase("plan and emit"):
@@ -86,25 +86,26 @@ def compile_graph(graph: Graph, target: Target, settings: Settings) -> Artifact:
     if settings.jit:
         with clock.phase("native"):
             libraries["model"] = compile_source(program.source, host, settings=settings)
-        with clock.phase("pool"):
-            libraries["pool"] = pool_library(host, settings)
+        if host.has_threads:
+            with clock.phase("pool"):
+                libraries["pool"] = pool_library(host, settings)
     manifest = {
         "format": FORMAT,
         "triple": host.triple,
         "cpu_features": sorted(f[1:] for f in host.features.split(",") if f.startswith("+")),
-        **_as_declared(program.manifest, declared),
+        **as_declared(program.manifest, declared),
     }
     if settings.dump_dir is not None:
         _dump(settings.dump_dir / _file_name(graph.name), graph, optimised, groups, program)
     return Artifact(manifest, program.source, libraries, program.weights, dict(clock.seconds))
 
 
-def _options(cpu: Target) -> Options:
+def options_for(cpu: Target) -> Options:
     """How graphs are optimised for a machine: bytes are multiplied as bytes where an instruction does so."""
     return Options(integers=cpu.has("avx512vnni"))
 
 
-def _as_declared(manifest: dict[str, Any], graph: Graph) -> dict[str, Any]:
+def as_declared(manifest: dict[str, Any], graph: Graph) -> dict[str, Any]:
     """The manifest with the narrow formats of the model's signature, which the program knows as bytes."""
     for key, values in (("inputs", graph.inputs), ("outputs", graph.outputs)):
         entries = zip(manifest[key], values, strict=True)

@@ -39,8 +39,10 @@ class Generator(ABC):
         patterns: small graphs (`patterns.pattern`) whose every occurrence it takes as a whole, tried in this order.
         memory: "" if it works on the host's arrays; else the memory into which inputs are copied, and outputs out of.
         min_nodes: smaller regions are left to the target.
+        form: which graph it is shown: "model", in the model's own operators, or "optimised", after all passes.
     """
 
+    form: str = "model"
     name: str
     patterns: Sequence[Pattern] = ()
     memory: str = ""
@@ -91,7 +93,8 @@ class Restricted(Generator):
 
     def __init__(self, whole: Generator, where: Callable[[Node], bool]):
         self.whole, self.where = whole, where
-        self.name, self.patterns, self.memory, self.min_nodes = whole.name, whole.patterns, whole.memory, whole.min_nodes
+        self.name, self.patterns, self.memory = whole.name, whole.patterns, whole.memory
+        self.min_nodes, self.form = whole.min_nodes, whole.form
 
     def supports(self, node: Node) -> bool:
         return self.where(node) and self.whole.supports(node)
@@ -113,7 +116,8 @@ class TargetGenerator(Generator):
     """A target as a code generator: regions are compiled to its kernels, as whole models are."""
 
     def __init__(self, target: Target):
-        self.target, self.name, self.memory = target, target.name, target.memory
+        self.target = find_target(target)
+        self.name, self.memory = target.name, target.memory
         self._supported: dict[str, bool] = {}
 
     def supports(self, node: Node) -> bool:
@@ -154,6 +158,15 @@ class TargetGenerator(Generator):
         return self.target.needs()
 
 
+_GIVEN: dict[str, Generator] = {}  # handed over as objects, so that what they compiled can be loaded again
+
+
+def remember(generator: Generator) -> Generator:
+    """Find `generator` by its name from now on; a later one of that name takes its place."""
+    _GIVEN[generator.name] = generator.whole if isinstance(generator, Restricted) else generator
+    return generator
+
+
 @cache
 def registered_generators() -> dict[str, EntryPoint]:
     """The entry points of all generators by name; `registered_generators.cache_clear()` looks again."""
@@ -167,15 +180,17 @@ def find_generator(generator: str | Generator | Target) -> Generator:
         BuildError: there is none.
     """
     if isinstance(generator, Generator):
-        return generator
+        return remember(generator)
     if isinstance(generator, Target):
-        return TargetGenerator(generator)
+        return remember(TargetGenerator(generator))
+    if generator in _GIVEN:
+        return _GIVEN[generator]
     if generator not in registered_generators():
         try:
             return TargetGenerator(find_target(generator))
         except BuildError as error:
             known = ", ".join(sorted(registered_generators())) or "none"
-            raise BuildError(f"no code generator {generator!r} is registered; there are: {known}; nor is it a target: {error}") from None
+            raise BuildError(f"no code generator {generator!r}; there are: {known}; nor is it a target: {error}") from None
     entry = registered_generators()[generator]
     try:
         found = entry.load()

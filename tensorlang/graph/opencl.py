@@ -5,11 +5,13 @@ Values stay on the device from the inputs' upload to the outputs' download; laun
 
 from __future__ import annotations
 
+from time import process_time
 from typing import Any
 
 from tensorlang.build import evaluate, lower_kernel, prepare
 from tensorlang.build.opencl import grid
-from tensorlang.codegen.opencl.emit import RESERVED, OpenCLKernel, opencl_module
+from tensorlang.codegen.grid import GridKernel
+from tensorlang.codegen.opencl.emit import RESERVED, opencl_module
 from tensorlang.codegen.target import Target
 from tensorlang.config import Settings
 from tensorlang.errors import InternalError
@@ -55,6 +57,7 @@ def compile_opencl(graph: Graph, target: Target, settings: Settings) -> Artifact
         ModelError: a dimension is open.
         BuildError: something has no code in OpenCL C.
     """
+    begun = process_time()
     declared = graph
     graph = without_narrow(graph)
     optimised = optimize(graph, OPTIONS)
@@ -72,12 +75,12 @@ def compile_opencl(graph: Graph, target: Target, settings: Settings) -> Artifact
     for key, values in (("inputs", declared.inputs), ("outputs", declared.outputs)):
         manifest[key] = [{**e, "dtype": v.dtype.numpy.name} for e, v in zip(manifest[key], values, strict=True)]
     manifest.update({"format": FORMAT, "target": "opencl", "arena_bytes": 0, "steps": [], "opencl": plan})
-    return Artifact(manifest, program.source, {}, program.weights, {"launches": float(len(launches))})
+    return Artifact(manifest, program.source, {}, program.weights, {"build": process_time() - begun})
 
 
 def _launches(step: Step, kernel: object) -> list[dict[str, Any]]:
     """The launches of one call, with numbers for everything."""
-    if not isinstance(kernel, OpenCLKernel):
+    if not isinstance(kernel, GridKernel):
         raise InternalError(f"{step.kernel} was not emitted for OpenCL")
     args = dict(zip([name for _, name in kernel.params], step.args, strict=True))
     sizes = {v: int(args[name].value.value) for name, v in kernel.sizes}
@@ -87,7 +90,7 @@ def _launches(step: Step, kernel: object) -> list[dict[str, Any]]:
             "label": step.label,
             "args": [_number(args[name]) for name in launch.args],
             "groups": list(grid(launch, sizes)),
-            "items": list(launch.items),
+            "items": list(launch.threads),
         }
         for launch in kernel.launches
     ]

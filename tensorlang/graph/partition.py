@@ -47,7 +47,7 @@ class Partition:
     kept: int
 
     def __str__(self) -> str:
-        lines = [f"{n.name}: {n.attrs['region'].graph.nodes.__len__()} nodes for {n.attrs['generator']}" for n in self.regions]
+        lines = [f"{n.name}: {len(n.attrs['region'].graph.nodes)} nodes for {n.attrs['generator']}" for n in self.regions]
         lines += [f"copy of %{n.inputs[0].name} into {n.attrs['memory'] or 'the host'}" for n in self.copies]
         return "\n".join([*lines, f"{self.kept} nodes stay"])
 
@@ -92,10 +92,13 @@ def _units(graph: Graph, taken: Sequence[tuple[list[Node], Generator]]) -> list[
         if node not in home:
             home[node] = Unit([node])
             units.append(home[node])
+    defined = {d: node for node in graph.nodes for d in node.defines}
     for node in graph.nodes:
         for value in node.inputs:
             if value.producer is not None and value.producer in home:
                 _edge(home[value.producer], home[node])
+        for d in node.needed_dims() & defined.keys() if defined else ():
+            _edge(home[defined[d]], home[node])
     return units
 
 
@@ -233,7 +236,8 @@ def _rebuild(graph: Graph, units: Sequence[Unit]) -> Partition:
         name = f"{generator.name}_{len(made.regions)}"
         results = [v for node in unit.nodes for v in node.outputs if v in outside]
         region = extract(unit.nodes, name, results)
-        reads = dict.fromkeys(v for n in unit.nodes for v in n.inputs if not v.is_constant and inner.get(v.producer) is not unit)
+        given = [v for n in unit.nodes for v in n.inputs if not v.is_constant]
+        reads = dict.fromkeys(v for v in given if v.producer is None or inner.get(v.producer) is not unit)
         inputs = [placed(v, generator.memory, generator) for v in reads]
         node = Node("external", inputs, {"generator": generator.name, "region": Region(region)}, name=name)
         node.outputs = [Value(v.name, v.type, node, data=v.data) for v in results]
@@ -244,5 +248,6 @@ def _rebuild(graph: Graph, units: Sequence[Unit]) -> Partition:
         nodes.append(node)
         made.regions.append(node)
     outputs = [placed(v, "", None) for v in graph.outputs]
-    made.graph = replace(graph, nodes=nodes, outputs=outputs)
+    names = graph.output_names or [v.name for v in graph.outputs]
+    made.graph = replace(graph, nodes=nodes, outputs=outputs, output_names=names)
     return made

@@ -13,13 +13,19 @@ if TYPE_CHECKING:
 SCOPES = ("global", "local", "shared", "packed")
 
 
+def is_scope(text: str) -> bool:
+    """Whether a buffer may live in `text`: one of SCOPES, or a memory of a target's own, `"target.memory"`."""
+    return text in SCOPES or ("." in text and all(part.isidentifier() for part in text.split(".")))
+
+
 class Buffer:
     """Row-major memory of `shape` elements of `dtype`; never mutated after construction.
 
     Attributes:
         scope: `"global"` (a parameter, or workspace shared by all iterations), `"local"` (private to the iteration that
             allocates it: a register tile or a small stack array), `"shared"` (one GPU thread block). `"packed"` is global
-            memory that holds an operand rearranged for the loops that read it.
+            memory that holds an operand rearranged for the loops that read it. A target's own memory has a name with a
+            dot, `"accel.acc"`, and stays what it is; who does not know it takes it for global.
         align: (axis, factor, offset): how far apart elements along `axis` lie, in elements, is `offset` modulo `factor`.
             Without an entry they lie as close as the dimensions inside allow.
     """

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 from tensorlang.errors import InternalError
-from tensorlang.ir.buffer import SCOPES, Buffer
+from tensorlang.ir.buffer import SCOPES, Buffer, is_scope
 from tensorlang.ir.dtype import DType
 from tensorlang.ir.expr import BINARY, COMPARE, Expr, call_dtype
 from tensorlang.ir.intrinsics import INTRINSICS
@@ -145,8 +145,8 @@ class _Verifier:
     def buffer(self, b: Buffer) -> None:
         for d in b.shape:
             self.integer(d, f"a dimension of {b.name}")
-        if b.scope not in SCOPES:
-            self.report(f"buffer {b.name} has scope {b.scope!r}; there are {', '.join(SCOPES)}")
+        if not is_scope(b.scope):
+            self.report(f"buffer {b.name} has scope {b.scope!r}; there are {', '.join(SCOPES)}, and a target's own, with a dot")
         if b.dtype.lanes != 1:
             self.report(f"buffer {b.name} has vector elements ({b.dtype})")
 

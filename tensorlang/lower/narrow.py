@@ -74,7 +74,7 @@ def _shrink(buffer: Buffer, body: Stmt, outer: dict[Expr, Expr | int]) -> Stmt:
     small = size is not None and size <= STACK_BYTES
     if not small and shape == buffer.shape and all(k or low is const(0) for k, low in zip(keep, lows, strict=True)):
         return _allocated(buffer, body)
-    new = buffer.with_(shape=shape, scope="local" if small else _off_the_stack(buffer.scope))
+    new = buffer.with_(shape=shape, scope="local" if small and "." not in buffer.scope else _off_the_stack(buffer.scope))
 
     def move(index: tuple[Expr, ...]) -> tuple[Expr, ...]:
         ranges = {**outer, **inner}

@@ -74,6 +74,7 @@ class _Vectorizer:
         self, var: Expr, lanes: int, ranges: dict[Expr, Expr | int], unmasked: Collection[Buffer] = frozenset()
     ):
         self.var, self.lanes, self.ranges, self.unmasked = var, lanes, ranges, unmasked
+        self.read: dict[Expr, Expr | None] = {}  # loads that are done in any case, and their masks
 
     def stmt(self, s: Stmt, mask: Expr | None, guards: tuple[Expr, ...] = ()) -> Stmt:
         """`s` for all lanes where `mask` holds, which is the scalar `guards` made a vector."""
@@ -132,6 +133,7 @@ class _Vectorizer:
             if form is not None:
                 return ramp(simplify(form[1], self.ranges), form[0].get(self.var, 0), self.lanes)
         if e.op == "load":
+            mask = self.read.get(e, mask)
             new = load(e.value, (self.index(e.args[0], mask),))
             return new if mask is None or e.value in self.unmasked else select(mask, new, self.widen(const(0, e.dtype)))
         if e.op == "select":
@@ -140,7 +142,11 @@ class _Vectorizer:
                 return select(cond, self.widen(self.expr(e.args[1], mask)), self.widen(self.expr(e.args[2], mask)))
             outer = cond if mask is None else and_(mask, cond)
             inverse = ~cond if mask is None else and_(mask, ~cond)
-            return select(cond, self.widen(self.expr(e.args[1], outer)), self.widen(self.expr(e.args[2], inverse)))
+            before = self.read
+            self.read = {**dict.fromkeys(_always_read(e.args[0]), mask), **before}
+            chosen = self.widen(self.expr(e.args[1], outer)), self.widen(self.expr(e.args[2], inverse))
+            self.read = before
+            return select(cond, *chosen)
         args = tuple(self.expr(a, mask) for a in e.args)
         if mask is not None and e.op in ("floordiv", "floormod") and e.dtype.is_int and args[1].op != "const":
             # Inactive lanes divide by one: what they hold may be zero, and the machine would trap.
@@ -148,6 +154,17 @@ class _Vectorizer:
         if any(a.dtype.lanes > 1 for a in args):
             args = tuple(self.widen(a) for a in args)
         return rebuild(e, args)
+
+
+def _always_read(cond: Expr) -> list[Expr]:
+    """The loads that evaluating `cond` does in any case; what it chooses between need no further masks for them."""
+    found, pending = [], [cond]
+    while pending:
+        e = pending.pop()
+        if e.op == "load":
+            found.append(e)
+        pending += e.args[:1] if e.op == "select" else e.args
+    return found
 
 
 def _is_unit_ramp(e: Expr) -> bool:

@@ -41,6 +41,7 @@ class Artifact:
         libraries: shared libraries by name: "model" and "pool"; empty where the program runs as plain Python.
         weights: all constants in one block of bytes, 64-byte aligned.
         report: CPU seconds per phase of the build; empty when it was loaded.
+        file: an exported library that holds both "model" and "pool", in the place of `libraries`.
     """
 
     manifest: dict[str, Any]
@@ -48,6 +49,7 @@ class Artifact:
     libraries: dict[str, bytes]
     weights: np.ndarray
     report: dict[str, float] = field(default_factory=dict)
+    file: Path | None = None
 
 
 def write_artifact(artifact: Artifact, path: Path) -> None:
@@ -63,7 +65,9 @@ def write_artifact(artifact: Artifact, path: Path) -> None:
             with os.fdopen(handle, "wb") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
                 archive.writestr(_entry("manifest.json"), json.dumps(artifact.manifest))
                 archive.writestr(_entry("program.py"), artifact.source)
-                for name, code in sorted(artifact.libraries.items()):
+                whole = None if artifact.file is None else artifact.file.read_bytes()
+                libraries = artifact.libraries if whole is None else {"model": whole, "pool": whole}
+                for name, code in sorted(libraries.items()):
                     archive.writestr(_entry(f"{name}.so"), code)
                 entry = _entry("weights.bin")
                 big = artifact.weights.nbytes >= _BIG

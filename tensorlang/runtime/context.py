@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
+from pathlib import Path
 
 from tensorlang.config import Settings
 from tensorlang.errors import InputError, InternalError
@@ -26,18 +27,19 @@ _forked = False
 _wanted: int | None = None  # what `set_num_threads` asked for
 
 
-def install(pool_library: bytes, num_threads: int | None = None) -> None:
+def install(pool_library: bytes | Path, num_threads: int | None = None, prefix: str = "") -> None:
     """Start the process's pool from its native half; later calls change nothing.
 
     Args:
         pool_library: shared library of the pool for this machine.
         num_threads: threads that share a parallel loop; what the settings say by default.
+        prefix: of the functions' names in that library.
     """
     global _pool
     with _lock:
         if _pool is not None:
             return
-        pool = ThreadPool(pool_library, _wanted or num_threads or Settings.from_env().num_threads)
+        pool = ThreadPool(pool_library, _wanted or num_threads or Settings.from_env().num_threads, prefix)
         _slots[VERSION] = ABI_VERSION
         _slots[PARALLEL_FOR] = pool.native.address("pool_parallel_for")
         _slots[ALLOCATE] = pool.native.address("pool_allocate")

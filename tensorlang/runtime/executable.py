@@ -27,7 +27,7 @@ from typing import Any, NoReturn, Protocol
 
 import numpy as np
 
-from tensorlang.errors import InputError
+from tensorlang.errors import ArtifactError, InputError
 from tensorlang.runtime import sizes
 from tensorlang.runtime.address import address_of
 from tensorlang.runtime.artifact import Artifact, aligned_bytes, write_artifact
@@ -102,9 +102,10 @@ class NativeRunner:
     """Machine code."""
 
     def __init__(self, artifact: Artifact, num_threads: int | None = None):
-        install(artifact.libraries["pool"], num_threads)
+        prefix = artifact.manifest.get("prefix", "")  # of an exported library's functions
+        install(artifact.file or artifact.libraries["pool"], num_threads, prefix)
         signatures = {name: tuple(types) for name, types in artifact.manifest["signatures"].items()}
-        self.library = load_library(artifact.libraries["model"], signatures)
+        self.library = load_library(artifact.file or artifact.libraries["model"], signatures, prefix)
         self._main = self.library[MAIN]
 
     def main(self, frame: Frame) -> int:
@@ -131,6 +132,22 @@ class NativeRunner:
         return call
 
 
+class ForeignRunner:
+    """Machine code for another machine: it can be saved and exported, and refuses to run here."""
+
+    def __init__(self, refusal: str):
+        self.refusal = refusal
+
+    def main(self, frame: Frame) -> int:
+        raise ArtifactError(self.refusal)
+
+    def take(self, frame: Frame, output: int, nbytes: int) -> np.ndarray:
+        raise ArtifactError(self.refusal)
+
+    def step(self, kernel: str, frame: Frame, arguments: Sequence[tuple[str, int]]) -> Callable[[], None]:
+        raise ArtifactError(self.refusal)
+
+
 class Executable:
     """A compiled model, ready to run; any number of threads may call it at once.
 
@@ -139,8 +156,13 @@ class Executable:
         dims: names of the open dimensions.
         source: the emitted Python.
         build_report: CPU seconds per phase of the build; empty when it came from a cache or file.
+        memory: bytes of memory that the program takes, by kind, where its target knows them beforehand ("c" does).
         certificate: what `verify=True` found, JSON-able, or None.
+        host_nodes: (operator, node, engine) of what is not native code; see `tensorlang.segmented`.
     """
+
+    host_nodes: tuple[tuple[str, str, str], ...] = ()
+    exporter: Callable[[Artifact, Path, str | None, str | None], list[Path]] | None = None  # the compiler's part of exporting
 
     def __init__(self, artifact: Artifact, runner: Runner):
         manifest = artifact.manifest
@@ -166,6 +188,7 @@ class Executable:
         self.outputs = [t.info for t in self._out]
         self.source = artifact.source
         self.build_report = artifact.report
+        self.memory: dict[str, int] = manifest.get("memory", {})
         self.certificate: dict[str, Any] | None = manifest.get("certificate")
 
     def __repr__(self) -> str:
@@ -337,6 +360,13 @@ class Executable:
         """The emitted text of every kernel, by name."""
         return _split_kernels(self.source, self._artifact.manifest["signatures"])
 
+    @property
+    def placement(self) -> dict[str, Any]:
+        """Of a model that runs on several targets: `counts` of kernels, regions and copies, and `fallback`, why the CPU got
+        what it got, by kernel. Empty where all is one program."""
+        hosted = self._artifact.manifest.get("hosted", {})
+        return {name: dict(hosted[name]) for name in ("counts", "fallback") if name in hosted}
+
     def profile(self, feeds: Mapping[str, Any], repeats: int = 10) -> Profile:
         """Time every kernel call of a run: the median of `repeats` runs in which kernels are called one by one.
 
@@ -377,6 +407,30 @@ class Executable:
         """
         self._artifact.manifest["certificate"] = self.certificate
         write_artifact(self._artifact, Path(path))
+
+    def export_library(self, path: str | Path, target: str | None = None, form: str | None = None) -> list[Path]:
+        """Write the model for programs without Python: a library with a C interface, a header, a description and an example.
+
+        Args:
+            path: `libm.so`, or `libm.a` to be linked into a program; of target "c", a folder. The other files are named after it.
+            target: the machine, such as "x86-64-v3" or "aarch64-linux-gnu"; by default the one that the model was compiled for.
+            form: "so" or "a"; by the path's suffix where it is None.
+
+        Returns:
+            The files.
+
+        Raises:
+            ArtifactError: the target has no such form, the files cannot be written, or the model was loaded from a file and
+                would have to be compiled again for another target.
+            BuildError: something has no code for the target.
+        """
+        export = getattr(self._runner, "export", None)
+        if export is not None and target is None:
+            written: list[Path] = export(Path(path))
+            return written
+        if self.exporter is None:
+            raise ArtifactError(f"{self.name}: exporting a library needs the compiler, which the runtime alone does not have")
+        return self.exporter(self._artifact, Path(path), target, form)
 
 
 class _Tensor:

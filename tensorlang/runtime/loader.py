@@ -10,6 +10,7 @@ import os
 import tempfile
 import weakref
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from tensorlang.errors import BuildError, InternalError
@@ -64,20 +65,24 @@ def _c_type(type_text: str) -> Any:
     return ctypes.c_void_p if type_text.endswith("*") else _C_TYPES[type_text]
 
 
-def load_library(code: bytes, signatures: Mapping[str, tuple[str, ...]]) -> Library:
-    """Load a shared library from memory, by the system's own loader.
+def load_library(code: bytes | Path, signatures: Mapping[str, tuple[str, ...]], prefix: str = "") -> Library:
+    """Load a shared library from memory or from its file, by the system's own loader.
 
     Args:
-        code: its bytes, as `compile_source` gives them.
+        code: its bytes, as `compile_source` gives them, or where they lie.
         signatures: the exported functions and the declared type of each parameter after the context, `"f32*"`...
+        prefix: what the library writes before their names.
 
     Raises:
         BuildError: it cannot be loaded here, for instance because it is for another machine.
     """
     try:
-        with _file_of(code) as path:
-            loaded = ctypes.CDLL(path)
-        addresses = {name: ctypes.cast(loaded[name], ctypes.c_void_p).value or 0 for name in signatures}
+        if isinstance(code, Path):
+            loaded = ctypes.CDLL(str(code.resolve()))
+        else:
+            with _file_of(code) as path:
+                loaded = ctypes.CDLL(path)
+        addresses = {name: ctypes.cast(loaded[prefix + name], ctypes.c_void_p).value or 0 for name in signatures}
     except (OSError, AttributeError) as error:
         raise BuildError(f"compiled code cannot be loaded: {error}") from error
     library = Library(addresses, signatures)

@@ -15,6 +15,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from tensorlang.errors import BuildError, InputError
@@ -45,10 +46,11 @@ class ThreadPool:
     Args:
         code: shared library of the pool's native half.
         num_threads: threads that share a parallel loop, the caller included.
+        prefix: of the functions' names in that library.
     """
 
-    def __init__(self, code: bytes, num_threads: int):
-        self.native: Library = load_library(code, SIGNATURES)
+    def __init__(self, code: bytes | Path, num_threads: int, prefix: str = ""):
+        self.native: Library = load_library(code, SIGNATURES, prefix)
         _keep_forever(self.native)  # a worker may still run its code when the interpreter takes objects down
         self._memory = mmap.mmap(-1, _WORDS * 8, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         if hasattr(self._memory, "madvise"):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from tensorlang.errors import ScheduleError
-from tensorlang.ir.buffer import SCOPES, Buffer
+from tensorlang.ir.buffer import SCOPES, Buffer, is_scope
 from tensorlang.ir.expr import Expr, and_, const, le, load, lt, select, var
 from tensorlang.ir.reduction import store_all, stores_of
 from tensorlang.ir.stmt import Allocate, Block, CallPacked, If, Iter, PrimFunc, Seq, Stmt, Store, seq
@@ -45,8 +45,8 @@ def with_source(func: PrimFunc, name: str, stage: str) -> PrimFunc:
 
 def checked_scope(scope: str, what: str) -> str:
     """`scope`, which must be one that exists."""
-    if scope not in SCOPES:
-        raise ScheduleError(f"{what}: {scope!r} is no scope; there are {', '.join(SCOPES)}")
+    if not is_scope(scope):
+        raise ScheduleError(f"{what}: {scope!r} is no scope; there are {', '.join(SCOPES)}, and a target's own, with a dot")
     return scope
 
 

@@ -7,9 +7,10 @@ preserves all dependences preserves the meaning). Accumulations of one reduction
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
+from tensorlang.errors import ScheduleError
 from tensorlang.ir.buffer import Buffer
 from tensorlang.ir.expr import Expr, and_, const, eq, lt, ne, or_
 from tensorlang.ir.reduction import reduce_loop_vars, reduction_of
@@ -198,10 +199,13 @@ def _may_not_swap(a: Access, b: Access, sides: Sides) -> Expr:
     return result
 
 
-def check_shift_inwards(func: PrimFunc, loop: For, factor: int | None = None) -> Verdict:
+def check_shift_inwards(
+    func: PrimFunc, loop: For, factor: int | None = None, shifted: Callable[[], tuple[PrimFunc, list[Expr]]] | None = None
+) -> Verdict:
     """Whether some points of `loop` may be executed twice (`split(tail="shift_inwards")`): not those of a reduction.
 
-    Tiles of `factor` that fit exactly execute none twice.
+    Tiles of `factor` that fit exactly execute none twice. `shifted` makes the program that the step asks for, and its loops:
+    there the two iterations happen that add the same point.
     """
     length = loop.extent.value if loop.extent.op == "const" else None
     if factor is not None and length is not None and factor > 0 and length % factor == 0:
@@ -209,17 +213,40 @@ def check_shift_inwards(func: PrimFunc, loop: For, factor: int | None = None) ->
     for s in walk_stmt(loop):
         if isinstance(s, Block) and loop.var in reduce_loop_vars(s):
             reason = f"{loop.var.name} is a reduction loop of {s.name}: points executed twice would count twice"
-            if factor is not None and factor > 1 and (n := length or factor + 1) > factor:
-                again, last = n - factor, (n - 1) // factor
-                name, at = loop.var.name, f" (where {loop.extent} = {n})" if length is None else ""
-                reason += f"; {name} = {again} is point {again % factor} of tile {again // factor}"
-                reason += f" and point 0 of tile {last}{at}"
-            return Verdict("refuted", reason, None, 'split it with tail="guard"', (loop, s))
+            refuted = Verdict("refuted", reason, None, 'split it with tail="guard"', (loop, s))
+            return refuted if shifted is None else _twice(refuted, s.name, shifted)
         if isinstance(s, Block) and "rolling_buffer" in s.annotations:
             along = s.annotations["rolling_buffer"]
             reason = f"{s.name} keeps what earlier iterations of {along} computed, each once and in order"
             return Verdict("refuted", reason, None, 'split it with tail="guard"', (loop, s))
     return PROVED
+
+
+def _twice(refuted: Verdict, stage: str, shifted: Callable[[], tuple[PrimFunc, list[Expr]]]) -> Verdict:
+    """`refuted` with two iterations of the program that `shifted` makes, which compute the same point of `stage`."""
+    try:
+        program, loops = shifted()
+    except ScheduleError:
+        return refuted  # there is no such program: the tile is longer than the loop
+    path = block_path(program.body, stage)
+    block = _last_block(path)
+    shared = [f.var for f in loops_of(path) if f.var not in loops]
+
+    def same_point(sides: Sides) -> Expr:
+        first, second = sides
+        differ: Expr = const(False)
+        for v in loops:
+            differ = or_(differ, ne(first[v], second[v]))
+        for it in block.iters:
+            differ = and_(differ, eq(substitute(it.binding, first), substitute(it.binding, second)))
+        return differ
+
+    for access in accesses(path):
+        if access.write:
+            found = conflict(access, access, shared, same_point, sizes=_sizes(program))
+            if isinstance(found, Counterexample) and witness.confirmed(program, found):
+                return replace(refuted, counterexample=found, culprits=(block,), program=program)
+    return refuted
 
 
 def check_decompose_reduction(func: PrimFunc, stage: str, loop: For) -> Verdict:

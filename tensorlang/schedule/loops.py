@@ -23,14 +23,15 @@ MEANINGFUL = (REDUCER, BLOCKIZED, TENSORIZED, FALLBACK)  # annotations that are 
 
 
 def split(
-    func: PrimFunc, loop: For, sizes: Sequence[Expr], tail: str = "guard", count: Expr | None = None
+    func: PrimFunc, loop: For, sizes: Sequence[Expr], tail: str = "guard", count: Expr | None = None, checked: bool = True
 ) -> tuple[PrimFunc, list[Expr]]:
     """for v in n  ->  for v_o in ceil(n / factor): for v_i in factor: v = v_o * factor + v_i.
 
     `sizes` are the extents of the inner loops, outermost first (one: `v_o, v_i`; several: `v_0, v_1, ...`); `count` is
     that of the outermost, by default as many as it takes. Where they make more points than `n`, `tail` says what happens:
     `"guard"` runs only the points with v < n; `"shift_inwards"` moves the last tile back so that it ends at n, and so
-    computes some points twice (Halide's ShiftInwards; needs n >= factor).
+    computes some points twice (Halide's ShiftInwards; needs n >= factor). What that does to reductions is asked only if
+    `checked`: a program that adds points twice shows why the step is refused.
     """
     n = loop.extent
     name = loop.var.name
@@ -50,12 +51,12 @@ def split(
     if tail == "shift_inwards" and not exact:
         if not prove(factor <= n, {}):
             raise ScheduleError(f"tail='shift_inwards' needs {factor} <= {n}, which is not known")
-        if block := _accumulates_across(loop):
+        if checked and (block := _accumulates_across(loop)):
             raise ScheduleError(
                 f"split: tail='shift_inwards' would add points of {block.name} twice: {name} is a reduction loop of it or "
                 f'inside one, or {block.name} was initialised before {name}; use tail="guard"'
             )
-        if loop.kind in ("parallel", "vectorized") and (block := _accumulates_into_shared(loop)):
+        if checked and loop.kind in ("parallel", "vectorized") and (block := _accumulates_into_shared(loop)):
             raise ScheduleError(
                 f"split: tail='shift_inwards' would let iterations of the {loop.kind} loop {name} accumulate into "
                 f'the same element of {next(iter(written_buffers(block))).name}; use tail="guard"'

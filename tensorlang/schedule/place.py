@@ -28,7 +28,7 @@ from tensorlang.ir.tree import (
 )
 from tensorlang.ir.visitor import blocks, free_vars, loads, replace_buffers, substitute, walk_stmt
 from tensorlang.schedule.compute import Region, readers, required_region
-from tensorlang.schedule.relations import Axes, History, replay, tail_conditions
+from tensorlang.schedule.relations import Axes, History, Split, replay, tail_conditions
 from tensorlang.symbolic.bounds import bounds, prove
 from tensorlang.symbolic.interval import RangesLike
 from tensorlang.symbolic.region import access_region, union_region
@@ -113,17 +113,82 @@ def compute_root(func: PrimFunc, stage: str, history: History) -> Placed:
     ->  for i: y[i] = f(x[i])
         for i: for j: out[i, j] = y[i] + z[j]
 
-    A stage of one version of the program (`specialize`) stays in that version.
+    A stage of one version of the program (`specialize`) stays in that version. One that `reverse_compute_at` put into the
+    loops of another is computed after those.
 
     Legal if what `stage` reads is there: nothing that is private to a loop.
     """
-    path = _path(func, stage, "compute_root")
-    if _block(path).name == stage and not loops_of(path[: path.index(top_of(path))]):
-        return Placed(func, {})
-    _check_not_an_output(func, _block(path), "compute_root")
-    check_same_conditions(path, _version(path), "compute_root")
-    body, taken = take_out(func.body, stage, "compute_root")
-    return _put_back(func.with_body(body), taken, None, history, "compute_root")
+    what = "compute_root"
+    path = _path(func, stage, what)
+    top = top_of(path)
+    if not loops_of(path[: path.index(top)]):
+        mine = _own_part(path, top, history)
+        return Placed(func, {}) if mine is top else _put_behind(func, path, top, mine, history)
+    _check_not_an_output(func, _block(path), what)
+    check_same_conditions(path, _version(path), what)
+    body, taken = take_out(func.body, stage, what)
+    return _put_back(func.with_body(body), taken, None, history, what)
+
+
+def _own_part(path: list[Stmt], top: Stmt, history: History) -> Stmt:
+    """The outermost statement of `path`, from `top` on, that is the stage's at its end: a loop made of its own axes.
+
+    Raises:
+        ScheduleError: nobody knows, since the stage's loops were made by other means than split and fuse.
+    """
+    if not isinstance(top, For) or sole_ancestor(path) is top:
+        return top
+    block = _block(path)
+    axes = history.axes.get(block.name)
+    roots = axes.roots if axes is not None and len(axes.roots) == len(block.iters) else (None,) * len(block.iters)
+    if unknown := [it for it, root in zip(block.iters, roots, strict=True) if root is None and free_vars(it.binding)]:
+        private = _private(top)
+        if all(b is block or written_buffers(b).keys() <= private for b in blocks(top)):
+            return top  # all others in there are computed for it
+        raise ScheduleError(
+            f"compute_root: whose loop {top.var.name} is, is not known: how {unknown[0].var.name} of {block.name} was "
+            "made of loops was lost; call compute_root earlier"
+        )
+    own = set(_known(roots))
+    for r in history.relations:
+        if isinstance(r, Split):
+            own |= set(r.loops) if r.parent in own else set()
+        elif r.outer in own or r.inner in own:
+            own.add(r.fused)
+    return next(s for s in path[path.index(top) :] if isinstance(s, Block) or (isinstance(s, For) and s.var in own))
+
+
+def _private(s: Stmt) -> set[Buffer]:
+    return {n.buffer for n in walk_stmt(s) if isinstance(n, Allocate)}
+
+
+def _put_behind(func: PrimFunc, path: list[Stmt], nest: Stmt, mine: Stmt, history: History) -> Placed:
+    """The stage at the end of `path`, of which `mine` is all, after `nest`, in which it is now."""
+    what = "compute_root"
+    block = _block(path)
+    shared = {f.var for f in loops_of(path[: path.index(mine)])}
+    for b in blocks(nest):
+        if b is block:
+            continue
+        if used := [x.name for x in read_buffers(b) if x in written_buffers(block)]:
+            raise ScheduleError(f"{what}: {b.name} reads {used[0]} in the loops that {block.name} is computed in")
+        if made := [x for x in written_buffers(b) if x in read_buffers(block)]:
+            if reduce_loop_vars(b) & shared or (made[0] in read_buffers(b) and not reduce_loop_vars(b)):
+                raise ScheduleError(f"{what}: {block.name} reads {made[0].name} while {b.name} is still computing it")
+    check_visible(func, block, None, what)
+    check_same_conditions(path, _version(path), what)
+    body, taken = take_out(func.body, block.name, what, mine)
+    again, axes, _ = _nest(taken[0], [None] * len(block.iters), {}, history, what)
+    place = next(s for s in walk_stmt(body) if isinstance(s, For) and isinstance(nest, For) and s.var is nest.var)
+    body = replace_stmt(body, place, seq(place, again))
+    for buffer in reversed(taken[0].buffers):
+        if buffer not in func.params:
+            body = Allocate(buffer, body)
+    inner = tuple((None, b) for b in taken[0].buffers if b not in func.params)
+    result = Placed(func.with_body(body), {block.name: axes}, inner)
+    for other in taken[1:]:
+        result = _put(result, other, other.at, history, what)
+    return result
 
 
 def reverse_compute_at(func: PrimFunc, stage: str, loop: For, history: History) -> Placed:
@@ -207,10 +272,10 @@ def reverse_compute_at(func: PrimFunc, stage: str, loop: For, history: History) 
 # -- taking out ----------------------------------------------------------------------------------------------------
 
 
-def take_out(body: Stmt, stage: str, what: str) -> tuple[Stmt, list[Taken]]:
-    """`body` without `stage` and without the stages computed in its loops; those, consumers first."""
+def take_out(body: Stmt, stage: str, what: str, mine: Stmt | None = None) -> tuple[Stmt, list[Taken]]:
+    """`body` without `stage` and without the stages computed in its loops (`mine`: what of it is); those, consumers first."""
     path = block_path(body, stage)
-    top = top_of(path)
+    top = top_of(path) if mine is None else mine
     private = {s.buffer for s in walk_stmt(top) if isinstance(s, Allocate)}
     inner = [b for b in blocks(top) if b.name != stage]
     for b in inner:
@@ -468,8 +533,9 @@ def check_visible(func: PrimFunc, block: Block, target: Stmt | None, what: str) 
         seen = not loops if target is None else any(s is target for s in walk_stmt(path[-1])) if path else True
         if path and not seen:
             where = f"inside loop {loops[-1]}" if loops else "beside it"
+            first = read.name if what == "compute_root" else block.name
             raise ScheduleError(
-                f"{what}: {block.name} reads {read.name}, which exists only {where}; call {what} for {block.name} first"
+                f"{what}: {block.name} reads {read.name}, which exists only {where}; call {what} for {first} first"
             )
 
 

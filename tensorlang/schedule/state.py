@@ -89,7 +89,7 @@ class ScheduleState:
         try:
             verdict = check(self.func) if check else legality.PROVED
             if verdict.status == "refuted":
-                raise RefusedStep(where, step, verdict, self.func)
+                raise RefusedStep(where, step, verdict, verdict.program or self.func)
             new, made = run(self.func)
             check_units_intact(self.func, new, primitive)
             if after is not None and (verdict := both(verdict, after(new))).status == "refuted":

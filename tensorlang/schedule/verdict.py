@@ -49,6 +49,7 @@ class Verdict:
         culprits: the statements to point at in the program.
         checked: of a step that integer sets could not decide: how running the program before and after it came out.
         suspect: sizes at which analysis found a counterexample that could not be executed: to be run first.
+        program: in which the counterexample happens, where that is neither the one before the step nor the one that it made.
     """
 
     status: str
@@ -58,6 +59,7 @@ class Verdict:
     culprits: tuple[Stmt, ...] = ()
     checked: str = ""
     suspect: Mapping[Expr, int] | None = None
+    program: PrimFunc | None = None
 
     @property
     def ran(self) -> bool:

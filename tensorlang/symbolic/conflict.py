@@ -23,7 +23,7 @@ from tensorlang.symbolic.affine import Poly, constant_value, plus, polynomial, s
 from tensorlang.symbolic.cover import writes_what_is_read
 from tensorlang.symbolic.delinearise import Components, separated
 from tensorlang.symbolic.integer_set import CONTEXT, Question, Unknown, coordinates, evaluate, find, limited
-from tensorlang.symbolic.interval import Ranges, RangesLike, as_ranges
+from tensorlang.symbolic.interval import SIZE, Interval, Ranges, RangesLike, as_ranges
 from tensorlang.symbolic.simplify import simplify
 
 
@@ -109,6 +109,10 @@ def conflict(
     found = find(conditions, fused.ranges)
     if found is None or isinstance(found, Unknown):
         return found
+    if any(found.get(v) == 0 for v in _possibly_empty(fused.ranges)):  # an example without empty tensors says more
+        sizes_of_one = {v: SIZE if v in _possibly_empty(fused.ranges) else e for v, e in fused.ranges.items()}
+        better = find(conditions, sizes_of_one)
+        found = better if isinstance(better, dict) else found
     found = fused.values(found, evaluate)
     if not exact:
         return Unknown(f"which elements of {a.buffer.name} an intrinsic touches is not known")
@@ -147,7 +151,7 @@ def uncovered(
                 exact = exact and known
             if missing.is_empty():
                 return None
-            point = missing.sample_point()
+            point = _with_elements(missing, common, sizes).sample_point()
     except islpy.Error:
         return Unknown("the question is too hard for the integer-set library")
     values = coordinates(point, [*common, *(var(f"d{n}") for n in range(len(read.indices)))])
@@ -155,6 +159,22 @@ def uncovered(
     if not exact:
         return Unknown("an index is not affine")
     return dict(zip(common, everything, strict=False)), tuple(everything[len(common) :])
+
+
+def _possibly_empty(ranges: Mapping[Expr, Any]) -> list[Expr]:
+    """Sizes that may be 0."""
+    return [v for v, e in ranges.items() if isinstance(e, Interval) and e.low == 0]
+
+
+def _with_elements(points: islpy.Set, common: Sequence[Expr], sizes: RangesLike | None) -> islpy.Set:
+    """Those of `points`, whose first coordinates are `common`, where no size is 0; all of them if there are none."""
+    zero = set(_possibly_empty(sizes or {}))
+    where = " and ".join(f"x{n} >= 1" for n, v in enumerate(common) if v in zero)
+    if not where:
+        return points
+    names = ", ".join(f"x{n}" for n in range(points.dim(islpy.dim_type.set)))
+    inside = points.intersect(islpy.Set.read_from_str(CONTEXT, f"{{ [{names}] : {where} }}"))
+    return points if inside.is_empty() else inside
 
 
 def _all_exprs(a: Access) -> list[Expr]:

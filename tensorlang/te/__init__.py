@@ -18,6 +18,7 @@ from tensorlang.te.annotations import KINDS, TensorKind, TensorType
 from tensorlang.te.extern import ExternOp, extern, extern_ir
 from tensorlang.te.frontend import build_operator, compute, create_schedule, schedule
 from tensorlang.te.gradient import gradient
+from tensorlang.te.hybrid import HybridOp, allocate, hybrid, output_tensor
 from tensorlang.te.intrin import tensor_intrin
 from tensorlang.te.math import (
     abs,
@@ -94,11 +95,12 @@ u8, u16, u32, u64 = KINDS["u8"], KINDS["u16"], KINDS["u32"], KINDS["u64"]
 bool = bool_ = KINDS["bool"]
 
 __all__ = [
-    "ComputeOp", "ExternOp", "Op", "Operator", "PlaceholderOp", "ScanOp", "Schedule", "Tensor", "TensorKind", "TensorType",
+    "ComputeOp", "ExternOp", "HybridOp",
+    "Op", "Operator", "PlaceholderOp", "ScanOp", "Schedule", "Tensor", "TensorKind", "TensorType",
     "build_operator", "compute", "create_prim_func", "create_schedule", "instructions", "placeholder", "placeholders_of",
     "gradient", "reduce_axis", "schedule", "stages_of", "tensor_intrin", "var",
-    "all", "any", "argmax", "argmin", "comm_reducer", "extern", "extern_ir", "max", "min", "prod", "scan",
-    "sum",
+    "all", "allocate", "any", "argmax", "argmin", "comm_reducer", "extern", "extern_ir", "hybrid", "max", "min",
+    "output_tensor", "prod", "scan", "sum",
     "abs", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctanh", "ceil", "cos", "cosh", "erf", "exp", "expm1",
     "floor", "floordiv", "floormod", "fma", "fmod", "isinf", "isnan", "left_shift", "log", "log1p", "log2", "maximum",
     "minimum", "pow", "right_shift", "round", "rsqrt", "sigmoid", "sign", "sin", "sinh", "sqrt", "tan", "tanh", "trunc",

@@ -19,6 +19,7 @@ from tensorlang.ir.stmt import Allocate, Block, For, Iter, PrimFunc, Stmt, Store
 from tensorlang.ir.visitor import own_exprs, replace_buffers, substitute, walk, walk_stmt
 from tensorlang.symbolic.simplify import simplify
 from tensorlang.te.extern import ExternOp
+from tensorlang.te.hybrid import HybridOp
 from tensorlang.te.math import ReducerPart
 from tensorlang.te.scan import ScanOp
 from tensorlang.te.tensor import ComputeOp, Op, PlaceholderOp, Tensor, compute_stage, extent_of
@@ -67,6 +68,7 @@ def create_prim_func(
     redirected = _initialised_in_place(ops, outputs)
     made = [t for op in ops for t in op.outputs if t not in redirected]
     inner = [t for op in ops if isinstance(op, ScanOp) for c in op.cell for t in c.outputs if t not in op.update]
+    inner += [t for op in ops if isinstance(op, HybridOp) for t in op.scratch]
     buffers = _unique_buffers([*inputs, *made, *inner])
     for op in ops:
         if isinstance(op, ScanOp):
@@ -74,12 +76,15 @@ def create_prim_func(
             buffers.update({alias: buffers[t] for alias, t in aliases})
     buffers.update({t: buffers[state] for t, state in redirected.items()})
     block_names = _unique_names(ops, buffers)
-    body = seq(*(_nests(op, buffers, block_names, redirected) for op in ops))
+    hybrid_names = _names_of_hybrids(ops, buffers, block_names)
+    body = seq(*(_nests(op, buffers, block_names, redirected, hybrid_names) for op in ops))
     body = replace_buffers(body, {t.buffer: b for t, b in buffers.items() if b is not t.buffer})
     for t in reversed(made):
         if t not in outputs:
             body = Allocate(buffers[t], body)
-    sources = {block_names[op]: op.source for op in _computing(ops)}
+    sources = {block_names[op]: op.source for op in _computing(ops) if not isinstance(op, HybridOp)}
+    for op, names in hybrid_names.items():
+        sources |= {name: source for name, (_, source) in zip(names, op.blocks, strict=True)}
     sources |= {buffers[t].name: t.op.source for t in (*made, *inner) if len(t.op.outputs) > 1}
     attrs: dict[str, Any] = {"source": sources}
     if constants:
@@ -128,6 +133,26 @@ def _unique_names(ops: Sequence[Op], buffers: Mapping[Tensor, Buffer]) -> dict[O
     return names
 
 
+def _names_of_hybrids(
+    ops: Sequence[Op], buffers: Mapping[Tensor, Buffer], names: Mapping[Op, str]
+) -> dict[HybridOp, list[str]]:
+    """Names of the blocks of hybrid stages: each that of the tensor which it writes, and `_1`, `_2`, ... after the first."""
+    taken = {names[op] for op in names if not isinstance(op, HybridOp)}
+    found: dict[HybridOp, list[str]] = {}
+    for op in ops:
+        if not isinstance(op, HybridOp):
+            continue
+        own = {t.name: buffers[t].name for t in (*op.outputs, *op.scratch)}
+        found[op] = []
+        for tensor, _ in op.blocks:
+            name, serial = own[tensor], 1
+            while name in taken:
+                name, serial = f"{own[tensor]}_{serial}", serial + 1
+            taken.add(name)
+            found[op].append(name)
+    return found
+
+
 def _materialised(inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> list[Tensor]:
     """`outputs`, with a copy in place of each that is an input or appears twice: each parameter is written once."""
     result: list[Tensor] = []
@@ -151,10 +176,19 @@ def _unique_buffers(tensors: Sequence[Tensor]) -> dict[Tensor, Buffer]:
 
 
 def _nests(
-    op: Op, buffers: Mapping[Tensor, Buffer], names: Mapping[Op, str], redirected: Mapping[Tensor, Tensor]
+    op: Op,
+    buffers: Mapping[Tensor, Buffer],
+    names: Mapping[Op, str],
+    redirected: Mapping[Tensor, Tensor],
+    hybrid_names: Mapping[HybridOp, Sequence[str]],
 ) -> Stmt | None:
     if isinstance(op, ComputeOp):
         return _nest(op, names[op])
+    if isinstance(op, HybridOp):
+        body = op.renamed(hybrid_names[op])
+        for t in reversed(op.scratch):
+            body = Allocate(t.buffer, body)
+        return body
     if isinstance(op, ExternOp):
         return Block(names[op], (), op.body)
     if isinstance(op, ScanOp):
@@ -230,8 +264,9 @@ def _size_vars(inputs: Sequence[Tensor], outputs: Sequence[Tensor], ops: Sequenc
         for d in t.shape:
             collect(wrap(d))
     for op in computing:
-        if isinstance(op, ExternOp):
+        if isinstance(op, ExternOp | HybridOp):
             bound = {s.var for s in walk_stmt(op.body) if isinstance(s, For)}
+            bound |= {it.var for s in walk_stmt(op.body) if isinstance(s, Block) for it in s.iters}
             for s in walk_stmt(op.body):
                 for e in own_exprs(s):
                     collect(e, frozenset(bound))

@@ -128,6 +128,11 @@ def operators() -> dict[str, str]:
     return found
 
 
+def _boxed(values: Any) -> list[Any]:
+    """Elements of sequences as lists of one: the suite's comparison takes the length of an element, which scalars have not."""
+    return [[[v] for v in value] if isinstance(value, list | tuple) else value for value in values]
+
+
 def check(case: Case) -> tuple[str, str]:
     """The verdict, and a message."""
     stage = "run"
@@ -138,6 +143,7 @@ def check(case: Case) -> tuple[str, str]:
             stage = "run"
             outputs = prepared.run(inputs)
             stage = "compare"
+            expected, outputs = _boxed(expected), _boxed(outputs)
             _runner().assert_similar_outputs(expected, outputs, case.test.rtol, case.test.atol, model_dir=case.test.model_dir)
     except UnsupportedOpError as error:
         return "unsupported", str(error)

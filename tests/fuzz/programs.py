@@ -254,7 +254,7 @@ def _tuple(draw: Draw, name: str, sources: list[Source], size: Callable[[], Dim]
 
 
 def _scan(draw: Draw, name: str, sources: list[Source], size: Callable[[], Dim], special: bool) -> list[Source]:
-    """A recurrence: row t is row t - 1 joined with row t of another tensor."""
+    """A recurrence: row t is row t - 1 (or a neighbour's) joined with row t of another tensor."""
     known = [s for s in sources if len(s.dims) >= 1 and s.dims[0].fixed and not s.element.dtype.is_bool]
     if not known:
         return _point(draw, name, sources, size, special)
@@ -270,8 +270,11 @@ def _scan(draw: Draw, name: str, sources: list[Source], size: Callable[[], Dim],
     state = te.placeholder(shape, dtype, name=f"{name}_s")
     first = te.compute((1, *shape[1:]), lambda t, *i: te.const(0, dtype), name=f"{name}_first")
 
+    sideways = bool(dims) and draw(st.booleans())
+
     def row(t: Expr, *i: Expr) -> Expr:
-        return join(state[(t - 1, *i)], values.clamp(replace(here, expr=source.tensor[(t, *i)])).expr)
+        before = (te.minimum(i[0] + 1, te.const(0) + dims[0].text - 1), *i[1:]) if sideways else i
+        return join(state[(t - 1, *before)], values.clamp(replace(here, expr=source.tensor[(t, *i)])).expr)
 
     update = te.compute(shape, row, name=f"{name}_u")
     tensor = te.scan(first, update, state, name=name)

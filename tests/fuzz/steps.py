@@ -413,6 +413,6 @@ STEPS: dict[str, Callable[[_Step], Callable[[], object]]] = {
 NAMES = (
     *STEPS, "split", "split", "reorder", "reorder", "vectorize", "parallel", "compute_at", "compute_at", "compute_at",
     "rfactor", "reverse_compute_at", "cache_read", *(n for n in ("reverse_compute_inline", "tensorize", "specialize",
-    "pad_einsum", "pad_einsum", "decompose_padding", "storage_align", "rolling_buffer", "rolling_buffer",
-    "reverse_compute_at", "annotate") if n in STEPS),
+    "pad_einsum", "pad_einsum", "decompose_padding", "storage_align", *("rolling_buffer",) * 4,
+    "reverse_compute_at", "annotate", "specialize", "blockize", "decompose_padding") if n in STEPS),
 )  # fmt: skip

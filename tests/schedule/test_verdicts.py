@@ -212,6 +212,11 @@ def test_a_step_with_its_proof_costs_milliseconds():
 def test_tiles_that_fit_exactly_shift_nothing():
     s = Schedule(programs.dense(8, 8, 12))
     s["y"].split(s["y"].reduce_axis[0], 4, tail="shift_inwards")
-    with pytest.raises(ScheduleError, match="k = 7 is point 2 of tile 1 and point 0 of tile 2"):
-        t = Schedule(programs.dense(8, 8, 12))
+    t = Schedule(programs.dense(8, 8, 12))
+    with pytest.raises(RefusedStep, match="points executed twice would count twice") as caught:
         t["y"].split(t["y"].reduce_axis[0], 5, tail="shift_inwards")
+    example = caught.value.verdict.counterexample
+    tiles = [{v.name: n for v, n in side.items()} for side in (example.first, example.second)]
+    points = [side["k_i"] + min(side["k_o"] * 5, 7) for side in tiles]
+    assert tiles[0] != tiles[1] and points[0] == points[1] and example.address == (tiles[0]["i"], tiles[0]["j"])
+    assert "k_i + min(k_o * 5, 7)" in str(caught.value)  # the program in which the two iterations are

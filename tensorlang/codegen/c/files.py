@@ -67,6 +67,21 @@ def write_files(files: Mapping[str, str], folder: Path) -> list[Path]:
     return paths
 
 
+def resident_files(description: Mapping[str, Any], weights: np.ndarray) -> dict[str, str | bytes]:
+    """The files of a library for this machine: weights as they are, since compilers take minutes for millions of numbers."""
+    name = description["model"]
+    files: dict[str, str | bytes] = {f"{name}.h": _header(description), f"{name}.c": _source(description)}
+    files[f"{name}_weights.h"] = _weights_header(description)
+    lines = ["    .section .rodata"]
+    for symbol, type_name, offset, count in description["weights"]:
+        nbytes = count * SCALARS[type_name].nbytes
+        data = f'    .incbin "{name}_weights.bin", {offset}, {nbytes}' if nbytes else "    .zero 8"
+        lines += [f"    .globl {symbol}", "    .balign 64", f"{symbol}:", data]
+    files[f"{name}_weights.s"] = "\n".join([*lines, '    .section .note.GNU-stack,"",%progbits']) + "\n"
+    files[f"{name}_weights.bin"] = weights.tobytes()
+    return files
+
+
 def kernel_file(text: str, name: str) -> str:
     """One kernel as a file of its own, with external linkage and what it calls."""
     text = text.replace(f"static void {name}(", f"void {name}(", 1)

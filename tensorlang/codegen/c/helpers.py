@@ -54,16 +54,16 @@ static inline float tl_f16_to_f32(uint16_t x) {
     "tl_f32_to_f16": """
 static inline uint16_t tl_f32_to_f16(float x) {  // to nearest even
     const uint32_t all = (uint32_t)tl_float_bits_f32(x), sign = all >> 16 & 0x8000u, bits = all & 0x7FFFFFFFu;
-    uint32_t half = (bits + 0xFFFu + (bits >> 13 & 1u) - 0x38000000u) >> 13;
+    uint32_t code = (bits + 0xFFFu + (bits >> 13 & 1u) - 0x38000000u) >> 13;
     if (bits > 0x7F800000u) {
-        half = 0x7E00u | (bits >> 13 & 0x3FFu);
+        code = 0x7E00u | (bits >> 13 & 0x3FFu);
     } else if (bits >= 0x477FF000u) {  // 65520 and more
-        half = 0x7C00u;
+        code = 0x7C00u;
     } else if (bits < 0x38800000u) {  // denormal: adding 0.5 rounds to multiples of 2**-24
         const float shifted = tl_from_float_bits_i32((int32_t)bits) + 0.5f;
-        half = (uint32_t)tl_float_bits_f32(shifted) - 0x3F000000u;
+        code = (uint32_t)tl_float_bits_f32(shifted) - 0x3F000000u;
     }
-    return (uint16_t)(half | sign);
+    return (uint16_t)(code | sign);
 }
 """,
     "tl_f64_to_f16": """

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tensorlang.errors import BuildError
 
-FLAGS = ("-std=c99", "-O2", "-Wall", "-Wextra", "-Werror", "-pedantic")
+FLAGS = ("-std=c99", "-O2")
 _TIMEOUT = 600  # seconds
 
 
@@ -33,8 +33,8 @@ def find_compiler() -> list[str]:
     )
 
 
-def build_shared(files: Mapping[str, str], flags: Sequence[str] = FLAGS) -> bytes:
-    """A shared library of C files by name (headers among them are found by the others).
+def build_shared(files: Mapping[str, str | bytes], flags: Sequence[str] = FLAGS) -> bytes:
+    """A shared library of C and assembler files by name (others among them are there to be included).
 
     Raises:
         BuildError: there is no compiler, or it refuses; the message holds what it says.
@@ -42,8 +42,8 @@ def build_shared(files: Mapping[str, str], flags: Sequence[str] = FLAGS) -> byte
     compiler = find_compiler()
     with tempfile.TemporaryDirectory(prefix="tensorlang-c-") as folder:
         for name, text in files.items():
-            (Path(folder) / name).write_text(text)
-        sources = [n for n in files if n.endswith(".c")]
+            (Path(folder) / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+        sources = [n for n in files if n.endswith((".c", ".s"))]
         command = [*compiler, *flags, "-shared", "-fPIC", "-o", "model.so", *sources, "-lm"]
         try:
             done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=_TIMEOUT, check=False)

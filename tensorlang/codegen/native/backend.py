@@ -7,16 +7,9 @@ from collections.abc import Iterable, Sequence
 import llvmlite.binding as llvm
 
 from tensorlang.codegen.native.source import SourceFunction
+from tensorlang.codegen.native.support import support
 from tensorlang.codegen.native.target import CpuTarget, target_machine
 from tensorlang.errors import InternalError
-
-_PAUSE = {
-    "x86_64": "declare void @llvm.x86.sse2.pause()\n"
-    'define void @"tl.pause"() alwaysinline {\n  call void @llvm.x86.sse2.pause()\n  ret void\n}\n',
-    "aarch64": "declare void @llvm.aarch64.hint(i32)\n"
-    'define void @"tl.pause"() alwaysinline {\n  call void @llvm.aarch64.hint(i32 1)\n  ret void\n}\n',
-}
-_NO_PAUSE = 'define void @"tl.pause"() alwaysinline {\n  ret void\n}\n'
 
 _C_TYPES = {"bool": "i8", "f32": "float", "f64": "double", "f16": "i16", "bf16": "i16"}
 
@@ -46,11 +39,13 @@ def link(functions: Sequence[SourceFunction], bitcode: Iterable[bytes], target: 
     machine = target_machine(target)
     header = f'target triple = "{target.triple}"\ntarget datalayout = "{machine.target_data}"\n'
     exports = _exports(functions)
-    module = llvm.parse_assembly(header + _PAUSE.get(target.architecture, _NO_PAUSE) + exports)
+    module = llvm.parse_assembly(header + exports)
     for code in bitcode:
         part = llvm.parse_bitcode(code)
         part.triple, part.data_layout = target.triple, str(machine.target_data)
         module.link_in(part)
+    called = [f.name for f in module.functions if f.is_declaration and f.name.startswith("tl.")]
+    module.link_in(llvm.parse_assembly(header + support(called, target)))
     keep = {f.name for f in functions if f.kind not in ("chunk", "instruction")}
     inlined = {f.symbol for f in functions if f.kind == "instruction"}
     for function in module.functions:

@@ -20,9 +20,10 @@ from tensorlang.codegen.intrinsics.functions import EmittedFunction
 from tensorlang.codegen.native import backend
 from tensorlang.codegen.native.forked import forked_map
 from tensorlang.codegen.native.loops import rewrite_loops
-from tensorlang.codegen.native.pool_code import pool_source
+from tensorlang.codegen.native.pool_code import pool_source, with_serial_pool
 from tensorlang.codegen.native.source import SourceFunction, split_functions
 from tensorlang.codegen.native.target import CpuTarget
+from tensorlang.codegen.wasm import link_module
 from tensorlang.errors import BuildError, InternalError
 
 FUNCTIONS_PER_WORKER = 4  # fewer are not worth a process
@@ -55,7 +56,8 @@ def compiler_fingerprint() -> str:
     for package in ("numba", "llvmlite", "numpy"):
         digest.update(f"{package} {version(package)}\n".encode())
     root = Path(__file__).parents[1]
-    for path in sorted([*root.glob("intrinsics/**/*.py"), *root.glob("native/**/*.py"), *root.glob("elf/*.py")]):
+    folders = ("intrinsics", "native", "elf", "wasm")
+    for path in sorted(path for folder in folders for path in root.glob(f"{folder}/**/*.py")):
         digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 
@@ -73,7 +75,8 @@ def compile_source(
     Args:
         source: text of the module, in the format of `codegen.intrinsics`.
         target: machine to compile for; this one by default.
-        emit: "library" (an ELF shared library that exports the kernels and programs), "object", "asm" or "llvm".
+        emit: "library", "object", "asm" or "llvm". A library exports the kernels and programs. It is an ELF shared library; for
+            32-bit Arm, which our linker does not know, the object; for WebAssembly a module, with a serial `pool_parallel_for`.
         store: asked first, and given what was made; nothing is kept by default.
 
     Returns:
@@ -85,18 +88,27 @@ def compile_source(
     """
     target = target or CpuTarget.host()
     store = store or NoStore()
+    if emit == "library" and not target.has_threads:
+        source = with_serial_pool(source)
     functions = split_functions(source)
     key = _module_key(functions, target, emit)
     if (found := store.get(key)) is not None:
         return found
     _check_features(functions, target)
-    module = backend.link(functions, _bitcode(source, functions, store).values(), target)
+    module = backend.link(functions, bitcode(source, functions, store).values(), target)
     backend.optimise(module, target)
     result: bytes = backend.emit(module, target, "object" if emit == "library" else emit)
     if emit == "library":
-        result = link_shared([result], [f.name for f in functions if f.kind not in ("chunk", "instruction")])
+        result = _library(result, [f.name for f in functions if f.kind not in ("chunk", "instruction")], target)
     store.put(key, result)
     return result
+
+
+def _library(code: bytes, exports: list[str], target: CpuTarget) -> bytes:
+    """An object in the form in which programs of its machine load it."""
+    if target.architecture == "wasm32":
+        return link_module(code, exports)
+    return link_shared([code], exports) if target.pointer_bits == 64 else code
 
 
 def check_features(source: str, target: CpuTarget) -> None:
@@ -118,7 +130,7 @@ def _check_features(functions: tuple[SourceFunction, ...], target: CpuTarget) ->
             )
 
 
-def _bitcode(source: str, functions: tuple[SourceFunction, ...], store: Store) -> dict[str, bytes]:
+def bitcode(source: str, functions: tuple[SourceFunction, ...], store: Store) -> dict[str, bytes]:
     """Front-end bitcode by digest, each distinct function once."""
     keys = {f.digest: hashlib.sha256(f"{f.digest}\0{compiler_fingerprint()}".encode()).hexdigest() for f in functions}
     found = {digest: store.get(key) for digest, key in keys.items()}

@@ -17,13 +17,15 @@ from tensorlang.errors import BuildError
 
 _BYTES = {"WORKER_STRIDE": WORKER_STRIDE * 8, **{word.name: word.value * 8 for word in PoolWord}}
 
-_FUTEX = {"x86_64": 202, "aarch64": 98, "riscv64": 98}
-_YIELD = {"x86_64": 24, "aarch64": 124, "riscv64": 124}
+_FUTEX = {"x86_64": 202, "aarch64": 98, "riscv64": 98, "armv7": 240}
+_YIELD = {"x86_64": 24, "aarch64": 124, "riscv64": 124, "armv7": 158}
 
-_TEMPLATE = """
+_PRELUDE = """
 from tensorlang.codegen.intrinsics import *
 from tensorlang.codegen.intrinsics.system import *
+"""
 
+_TEMPLATE = """
 @kernel("i64 state, i64 part")
 def pool_run_part(ctx, state, part):
     count = atomic_load(state + {COUNT})
@@ -114,7 +116,16 @@ def pool_release(ctx, state):
 def pool_spin(ctx, count):
     for k in range(count):
         cpu_pause()
+"""
 
+_SERIAL = """
+@kernel("i64 body, i64 count, i64 arguments")
+def pool_parallel_for(ctx, body, count, arguments):
+    if count > 0:
+        fail(call_chunk(body, ctx, 0, count, arguments))
+"""
+
+_MEMORY = """
 @kernel("i64 nbytes, i64* result")
 def pool_allocate(ctx, nbytes, result):
     address = allocate((nbytes + 64) // 64 * 64)
@@ -136,4 +147,10 @@ def pool_source(target: CpuTarget) -> str:
     architecture = target.architecture
     if architecture not in _FUTEX:
         raise BuildError(f"the thread pool is not written for {architecture}; it knows {', '.join(_FUTEX)}")
-    return _TEMPLATE.format(**_BYTES, futex=_FUTEX[architecture], sched_yield=_YIELD[architecture], out_of_memory=OUT_OF_MEMORY)
+    template = _PRELUDE + _TEMPLATE + _MEMORY
+    return template.format(**_BYTES, futex=_FUTEX[architecture], sched_yield=_YIELD[architecture], out_of_memory=OUT_OF_MEMORY)
+
+
+def with_serial_pool(source: str) -> str:
+    """An emitted module, and beside it what the context needs on a machine without threads: loops that run serially."""
+    return _PRELUDE + source + "\n" + _SERIAL + _MEMORY.format(out_of_memory=OUT_OF_MEMORY)

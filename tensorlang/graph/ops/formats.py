@@ -274,6 +274,23 @@ class Reinterpret(Op):
         return np.ascontiguousarray(x).view(as_dtype(dtype).numpy).reshape(np.shape(x))
 
 
+@op("bits", ELEMENTWISE)
+class Bits(Op):
+    """The encoding of f32 numbers (IEEE 754) as i32, or the f32 that i32 numbers encode."""
+
+    def infer(self, x: TensorType, *, dtype: DType | str) -> list[TensorType]:
+        to = as_dtype(dtype)
+        require((x.dtype, to) in ((f32, i32), (i32, f32)), f"the bits of {x.dtype} as {to}")
+        return [TensorType(to, x.shape)]
+
+    def te(self, x: te.Tensor, *, dtype: DType | str) -> te.Tensor:
+        name = "float_bits" if x.dtype == f32 else "from_float_bits"
+        return te.compute(x.shape, lambda *i: intrinsic(name, x[i]), name="bits")
+
+    def numpy(self, x: np.ndarray, *, dtype: DType | str) -> np.ndarray:
+        return np.ascontiguousarray(x).view(as_dtype(dtype).numpy).reshape(np.shape(x))
+
+
 @op("unpack", INJECTIVE)
 class Unpack(Op):
     """Numbers of `bits` bits out of the bytes of the last dimension, low bits first; each as u8."""

@@ -96,8 +96,8 @@ def _spread(p: np.ndarray, x: np.ndarray, axis: int, block: int) -> np.ndarray:
     return np.repeat(p, block, axis)[tuple(slice(n) for n in x.shape)]
 
 
-class _Scaled(Op):
-    """An operator of x, a scale and perhaps a zero point."""
+class Scaled(Op):
+    """An elementwise operator of x, a scale and perhaps a zero point: numbers, or one per index of `axis`."""
 
     def constraints(
         self, x: TensorType, scale: TensorType, *zero: TensorType, axis: int = 0, block: int = 0, **attrs: object
@@ -137,7 +137,7 @@ def exact_quotient(a: Expr, b: Expr, precision: DType) -> Expr:
 
 
 @op("quantize", ELEMENTWISE)
-class Quantize(_Scaled):
+class Quantize(Scaled):
     """x / scale, rounded and saturated, in the format `to`: its storage type.
 
     Attributes:
@@ -186,7 +186,7 @@ class Quantize(_Scaled):
 
 
 @op("dequantize", ELEMENTWISE)
-class Dequantize(_Scaled):
+class Dequantize(Scaled):
     """(x - zero) * scale as `dtype`; `of` is what x holds: its own type, or a narrow format."""
 
     def infer(
@@ -226,7 +226,7 @@ class Dequantize(_Scaled):
 
 
 @op("requantize", ELEMENTWISE)
-class Requantize(_Scaled):
+class Requantize(Scaled):
     """x * scale, rounded and saturated, as `to`: what follows an integer product. x is i32, or f32 where it has been scaled."""
 
     def infer(self, x: TensorType, scale: TensorType, *zero: TensorType, to: str, axis: int = 0) -> list[TensorType]:

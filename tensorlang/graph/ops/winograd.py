@@ -15,7 +15,7 @@ that of a direct sum for m = 2, eight times for m = 4, and never more than the b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from functools import cache
 
@@ -47,9 +47,9 @@ def matrices(m: int) -> tuple[Matrix, Matrix, Matrix]:
     return output, (*filters, (nought,) * (TAPS - 1) + (one,)), tuple(map(tuple, [*data, _roots(points)]))
 
 
-def _product(factors: Sequence[Fraction] | object) -> Fraction:
+def _product(factors: Iterable[Fraction]) -> Fraction:
     total = Fraction(1)
-    for f in factors:  # type: ignore[attr-defined]
+    for f in factors:
         total *= f
     return total
 

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 
 from tensorlang.graph.ir import Graph, Node, Value
 from tensorlang.graph.ops.common import product
+from tensorlang.graph.ops.quantize import Scaled
 from tensorlang.graph.passes.context import Context, subject_of
 from tensorlang.graph.passes.rules import simplify_node
 from tensorlang.graph.passes.shape_ops import reshape
@@ -100,6 +101,8 @@ class _Rows:
 
     def _elementwise(self, node: Node) -> bool:
         """An operator one of whose operands is held as rows, and whose others fit beside it."""
+        if isinstance(get(node.op), Scaled):
+            return self._quantised(node)
         if get(node.op).kind is not ELEMENTWISE or "axis" in node.attrs or node.op == "batch_norm":
             return False
         if len(node.outputs) != 1 or node.output.type.ndim < 3:
@@ -114,6 +117,18 @@ class _Rows:
                 return False
             inputs.append(beside)
         return self.hold(node.output, self.rw.add(node.op, inputs, node.attrs, node))
+
+    def _quantised(self, node: Node) -> bool:
+        """A scale and a zero point that are numbers, or vary along the last dimension: rows have that, too."""
+        x, *parameters = node.inputs
+        rank = node.output.type.ndim
+        if rank < 3 or x not in self.rows or node.attrs.get("block"):
+            return False
+        vectors = any(p.type.ndim for p in parameters)
+        if vectors and node.attrs["axis"] % rank != rank - 1:
+            return False
+        inputs = [self.rows[x], *(self.own(p) for p in parameters)]
+        return self.hold(node.output, self.rw.add(node.op, inputs, {**node.attrs, "axis": 1 if vectors else 0}, node))
 
     def _beside_rows(self, value: Value, shape: Sequence[Expr]) -> Value | None:
         """`value` such that it broadcasts against rows of `shape` as it did against `shape`."""

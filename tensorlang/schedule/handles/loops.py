@@ -43,7 +43,7 @@ class LoopPrimitives(StageHandle):
         """
         given = {"factor": factor, "nparts": nparts, "factors": factors}
 
-        def run(func: PrimFunc) -> tuple[PrimFunc, list[Expr]]:
+        def made(func: PrimFunc, checked: bool) -> tuple[PrimFunc, list[Expr]]:
             if tail not in loops.TAILS:
                 raise ScheduleError(f"split: tail is one of {', '.join(loops.TAILS)}, not {tail!r}")
             if sum(v is not None for v in given.values()) != 1:
@@ -57,13 +57,14 @@ class LoopPrimitives(StageHandle):
                 sizes = [loops.simplify((target.extent + count - 1) // count)]
             else:
                 sizes = [loops.as_factor(factor, "split")]
-            return loops.split(func, target, sizes, tail, count)
+            return loops.split(func, target, sizes, tail, count, checked)
 
         def check(func: PrimFunc) -> Verdict:
             if tail == "guard":
                 return legality.PROVED
             size = factor if isinstance(factor, int) else None
-            return legality.check_shift_inwards(func, self._schedule._for(loop, "split"), size)
+            target = self._schedule._for(loop, "split")
+            return legality.check_shift_inwards(func, target, size, lambda: made(func, False))
 
         args = (loop, *([factor] if factor is not None else []))
         kwargs: dict[str, Any] = {"nparts": nparts} if nparts is not None else {}
@@ -71,7 +72,7 @@ class LoopPrimitives(StageHandle):
             kwargs["factors"] = list(factors)
         if tail != "guard":
             kwargs["tail"] = tail
-        return self._apply("split", args, kwargs, run, check)
+        return self._apply("split", args, kwargs, lambda func: made(func, True), check)
 
     def tile(self, x: Loop, y: Loop, x_factor: int | Expr, y_factor: int | Expr) -> tuple[Loop, Loop, Loop, Loop]:
         """Split both loops and order them x_o, y_o, x_i, y_i. Returns those four.

@@ -58,6 +58,7 @@ class PlacementPrimitives(StageHandle):
             for i: for j: out[i, j] = y[i, j] * 2
 
         Its splits, fusions, order and kinds of loops stay, on the whole extents. Nothing happens to a stage that is there.
+        One that `reverse_compute_at` put into another's loops is computed after those, in loops of its own.
         Legal if what this stage reads is not private to a loop.
         """
         self._place("compute_root", (), lambda func, _: place.compute_root(func, self.name, self._schedule._history()), None)
@@ -142,6 +143,8 @@ class PlacementPrimitives(StageHandle):
         def sound(func: PrimFunc) -> Verdict:
             if primitive == "reverse_compute_at":
                 return both(complete(func, placed[0], loop), check_written(func, self.name))
+            if primitive == "compute_root" and placed[0].axes:
+                return both(complete(func, placed[0]), check_written(func, self.name))
             return complete(func, placed[0])
 
         self._apply(primitive, args, {}, run, after=sound)

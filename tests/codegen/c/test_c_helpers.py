@@ -15,6 +15,7 @@ from tensorlang.codegen.c.helpers import helper, prelude
 from tensorlang.codegen.c.toolchain import build_shared
 from tensorlang.codegen.intrinsics import formulas, math as twins
 from tensorlang.errors import InternalError
+from tests.codegen.c.harness import STRICT
 
 pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="no gcc")
 
@@ -50,7 +51,7 @@ def call(tmp_path_factory) -> Callable[..., np.ndarray]:
         loops.append(f"{signature};\n{signature} {{ {body} }}\n")
     source = "#include <math.h>\n#include <stdint.h>\n" + definitions + "".join(loops)
     path = tmp_path_factory.mktemp("c") / "helpers.so"
-    path.write_bytes(build_shared({"helpers.c": source}))
+    path.write_bytes(build_shared({"helpers.c": source}, (*STRICT, "-O2")))
     library = ctypes.CDLL(str(path))
 
     def on(name: str, dtype: object, *arrays: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from collections.abc import Callable
@@ -13,8 +14,10 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from typer.testing import CliRunner
 
 import tensorlang as tl
+from tensorlang.cli.app import app
 from tensorlang.codegen.c.files import model_files, workspace_bytes
 from tensorlang.codegen.target import find_target
 from tensorlang.config import Settings
@@ -153,12 +156,36 @@ def test_executable_runs_in_this_process(tmp_path):
     np.testing.assert_allclose(exe(x), cpu(x), rtol=1e-5, atol=1e-6)
 
 
+def test_export_writes_the_folder(tmp_path):
+    exe = tl.compile(save_classifier(tmp_path / "classifier.onnx"), target="c", shapes={"batch": 1})
+    written = exe.export_library(tmp_path / "out")
+    names = ["classifier.h", "classifier.c", "classifier_weights.h", "classifier_weights.c", "classifier_main.c"]
+    assert written == [tmp_path / "out" / n for n in names]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(names)
+
+
+def test_a_saved_model_exports_the_same(tmp_path):
+    exe = tl.compile(save_classifier(tmp_path / "classifier.onnx"), target="c", shapes={"batch": 1})
+    exe.save(tmp_path / "m.tl")
+    first, second = exe.export_library(tmp_path / "a"), tl.load(tmp_path / "m.tl").export_library(tmp_path / "b")
+    assert [p.read_text() for p in first] == [p.read_text() for p in second]
+
+
+def test_command_line_writes_the_folder(tmp_path):
+    path = save_classifier(tmp_path / "classifier.onnx")
+    options = ["--target", "c", "--shapes", "batch=1", "-o", str(tmp_path / "out"), "--no-verify", "--json"]
+    ran = CliRunner().invoke(app, ["compile", str(path), *options])
+    assert ran.exit_code == 0, ran.output
+    assert (tmp_path / "out" / "classifier.c").is_file()
+    assert json.loads(ran.stdout)["memory"]["workspace"] > 0
+
+
 def test_memory_is_known_before_the_build(tmp_path):
-    """The report and the header tell the same, and it is what the source declares."""
+    """The executable and the header tell the same, and it is what the source declares."""
     artifact, files = files_of(save_classifier(tmp_path / "classifier.onnx"))
     stated = int(re.search(r"define CLASSIFIER_WORKSPACE_BYTES (\d+)", files["classifier.h"]).group(1))
     declared = sum(4 * int(n) for n in re.findall(r"^static float \w+\[(\d+)\];", files["classifier.c"], flags=re.MULTILINE))
-    assert stated == declared == workspace_bytes(artifact.manifest["c"]) == artifact.report["workspace bytes"]
+    assert stated == declared == workspace_bytes(artifact.manifest["c"]) == artifact.manifest["memory"]["workspace"]
 
 
 @needs_gcc

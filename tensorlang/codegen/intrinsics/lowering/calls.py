@@ -136,8 +136,8 @@ def parallel_for(body: Any, ctx: Any, count: Any, *arguments: Any) -> Any:
             b.store(value, b.gep(record, [I32(0), I32(position)]))
         entry_type = ir.FunctionType(I32, [BYTE_POINTER, I64, I64, BYTE_POINTER])
         entry = declare(b, body.callee.symbol + ".chunk", entry_type.return_type, list(entry_type.args))
-        run = _slot_function(b, context, Slot.PARALLEL_FOR, I32, [BYTE_POINTER, entry.type, I64, BYTE_POINTER])
-        return_if_failed(b, b.call(run, [context, entry, n, b.bitcast(record, BYTE_POINTER)]))
+        run = _slot_function(b, context, Slot.PARALLEL_FOR, I32, [BYTE_POINTER, I64, I64, I64])
+        return_if_failed(b, b.call(run, [context, b.ptrtoint(entry, I64), n, b.ptrtoint(record, I64)]))
 
     return types.none(body, ctx, types.int64, *actual), emit
 
@@ -160,8 +160,8 @@ def scratch(ctx: Any, nbytes: Any) -> Any:
 
     def emit(b: ir.IRBuilder, context: Any, size: Any) -> Any:
         result = cgutils.alloca_once(b, I64)
-        allocate = _slot_function(b, context, Slot.ALLOCATE, I32, [BYTE_POINTER, I64, result.type])
-        return_if_failed(b, b.call(allocate, [context, size, result]))
+        allocate = _slot_function(b, context, Slot.ALLOCATE, I32, [BYTE_POINTER, I64, BYTE_POINTER])
+        return_if_failed(b, b.call(allocate, [context, size, b.bitcast(result, BYTE_POINTER)]))
         return b.load(result)
 
     return types.int64(ctx, types.int64), emit

@@ -9,8 +9,8 @@ from numba.core import types
 
 from tensorlang.codegen.intrinsics import dtypes, memory
 from tensorlang.codegen.intrinsics.dtypes import ScalarType
-from tensorlang.codegen.intrinsics.lowering.registry import GLOBALS, DTypeName, cast_key, lowering_registry, lowers
-from tensorlang.codegen.intrinsics.lowering.types import F32, HALF, I16, I32, NUMBA, StorageFloat, Vec, scalar_of, value_ir
+from tensorlang.codegen.intrinsics.lowering.registry import GLOBALS, DTypeName, cast_key, declare, lowering_registry, lowers
+from tensorlang.codegen.intrinsics.lowering.types import F32, I16, I32, NUMBA, StorageFloat, Vec, scalar_of, value_ir
 
 
 def _like(t: ir.Type, element: ir.Type) -> ir.Type:
@@ -21,10 +21,16 @@ def _const(t: ir.Type, value: int) -> ir.Constant:
     return ir.Constant(t, [value] * t.count) if isinstance(t, ir.VectorType) else ir.Constant(t, value)
 
 
+def _half_call(b: ir.IRBuilder, name: str, value: Any, element: ir.Type) -> Any:
+    """A conversion that not every machine has an instruction for: defined per target when linking (`native.support`)."""
+    lanes = f".v{value.type.count}" if isinstance(value.type, ir.VectorType) else ""
+    return b.call(declare(b, f"tl.{name}{lanes}", _like(value.type, element), [value.type]), [value])
+
+
 def _to_f32(b: ir.IRBuilder, value: Any, source: ScalarType) -> Any:
     """f16 or bf16 bits (scalar or vector) as f32."""
     if source.name == "f16":
-        return b.fpext(b.bitcast(value, _like(value.type, HALF)), _like(value.type, F32))
+        return _half_call(b, "f16_to_f32", value, F32)
     word = _like(value.type, I32)
     return b.bitcast(b.shl(b.zext(value, word), _const(word, 16)), _like(value.type, F32))
 
@@ -33,7 +39,7 @@ def _from_f32(b: ir.IRBuilder, value: Any, target: ScalarType) -> Any:
     """f32 (scalar or vector) as f16 or bf16 bits, to nearest even, NaN kept quiet."""
     half_word, word = _like(value.type, I16), _like(value.type, I32)
     if target.name == "f16":
-        return b.bitcast(b.fptrunc(value, _like(value.type, HALF)), half_word)
+        return _half_call(b, "f32_to_f16", value, I16)
     bits = b.bitcast(value, word)
     odd = b.and_(b.lshr(bits, _const(word, 16)), _const(word, 1))
     rounded = b.add(bits, b.add(odd, _const(word, 0x7FFF)))

@@ -10,45 +10,33 @@ from numba.core import types
 from tensorlang.codegen.intrinsics import system
 from tensorlang.codegen.intrinsics.lowering.calls import return_if_failed, slot
 from tensorlang.codegen.intrinsics.lowering.registry import declare, lowers
-from tensorlang.codegen.intrinsics.lowering.types import BYTE_POINTER, I32, I64, Context, context_type
+from tensorlang.codegen.intrinsics.lowering.types import BYTE_POINTER, I1, I32, I64, Context, context_type
 
 _I = types.int64
 UNROLL_SYMBOL = "tl.unroll"  # calls of it are replaced by metadata of the loop they end
 
 
-def _word(b: ir.IRBuilder, address: Any) -> Any:
-    return b.inttoptr(address, I64.as_pointer())
+def _atomic(function: Any, result: Any, arity: int) -> None:
+    """An atomic on the 8-byte word at an address: `tl.<name>`, defined per target when linking (`native.support`)."""
+    name, kept = f"tl.{function.__name__}", I1 if result == types.boolean else ir.VoidType() if result == types.none else I64
+
+    @lowers(function)
+    def typer(*operands: Any) -> Any:
+        if len(operands) != arity:
+            return None
+
+        def emit(b: ir.IRBuilder, *values: Any) -> Any:
+            value = b.call(declare(b, name, kept, [I64] * arity), values)
+            return None if result == types.none else value
+
+        return result(*[_I] * arity), emit
 
 
-@lowers(system.atomic_load)
-def atomic_load(address: Any) -> Any:
-    return _I(_I), lambda b, a: b.load_atomic(_word(b, a), "acquire", 8)
-
-
-@lowers(system.atomic_store)
-def atomic_store(address: Any, value: Any) -> Any:
-    def emit(b: ir.IRBuilder, a: Any, v: Any) -> None:
-        b.store_atomic(v, _word(b, a), "release", 8)
-
-    return types.none(_I, _I), emit
-
-
-@lowers(system.atomic_add)
-def atomic_add(address: Any, value: Any) -> Any:
-    return _I(_I, _I), lambda b, a, v: b.atomic_rmw("add", _word(b, a), v, "seq_cst")
-
-
-@lowers(system.atomic_or)
-def atomic_or(address: Any, value: Any) -> Any:
-    return _I(_I, _I), lambda b, a, v: b.atomic_rmw("or", _word(b, a), v, "seq_cst")
-
-
-@lowers(system.atomic_claim)
-def atomic_claim(address: Any, expected: Any, value: Any) -> Any:
-    def emit(b: ir.IRBuilder, a: Any, old: Any, new: Any) -> Any:
-        return b.extract_value(b.cmpxchg(_word(b, a), old, new, "seq_cst", "acquire"), 1)
-
-    return types.boolean(_I, _I, _I), emit
+_atomic(system.atomic_load, _I, 1)
+_atomic(system.atomic_store, types.none, 2)
+_atomic(system.atomic_add, _I, 2)
+_atomic(system.atomic_or, _I, 2)
+_atomic(system.atomic_claim, types.boolean, 3)
 
 
 @lowers(system.cpu_pause)
@@ -70,9 +58,7 @@ def unroll() -> Any:
 @lowers(system.syscall)
 def syscall(number: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
     def emit(builder: ir.IRBuilder, *values: Any) -> Any:
-        found = builder.module.globals.get("syscall")
-        fn = found or ir.Function(builder.module, ir.FunctionType(I64, [I64], var_arg=True), "syscall")
-        return builder.call(fn, values)
+        return builder.call(declare(builder, "tl.syscall", I64, [I64] * 5), values)  # defined per target when linking
 
     return _I(_I, _I, _I, _I, _I), emit
 
@@ -93,8 +79,8 @@ def call_chunk(body: Any, ctx: Any, begin: Any, end: Any, arguments: Any) -> Any
         return None
 
     def emit(b: ir.IRBuilder, fn: Any, context: Any, first: Any, last: Any, packed: Any) -> Any:
-        entry = ir.FunctionType(I32, [BYTE_POINTER, I64, I64, I64]).as_pointer()
-        return b.zext(b.call(b.inttoptr(fn, entry), [context, first, last, packed]), I64)
+        entry = ir.FunctionType(I32, [BYTE_POINTER, I64, I64, BYTE_POINTER]).as_pointer()
+        return b.zext(b.call(b.inttoptr(fn, entry), [context, first, last, b.inttoptr(packed, BYTE_POINTER)]), I64)
 
     return _I(_I, ctx, _I, _I, _I), emit
 
@@ -109,7 +95,7 @@ def context_slot(ctx: Any, index: Any) -> Any:
 @lowers(system.allocate)
 def allocate(nbytes: Any) -> Any:
     def emit(b: ir.IRBuilder, size: Any) -> Any:
-        return b.call(declare(b, "aligned_alloc", I64, [I64, I64]), [I64(64), size])
+        return b.call(declare(b, "tl.allocate", I64, [I64]), [size])  # defined per target when linking
 
     return _I(_I), emit
 
@@ -117,7 +103,7 @@ def allocate(nbytes: Any) -> Any:
 @lowers(system.deallocate)
 def deallocate(address: Any) -> Any:
     def emit(b: ir.IRBuilder, at: Any) -> None:
-        b.call(declare(b, "free", ir.VoidType(), [I64]), [at])
+        b.call(declare(b, "tl.free", ir.VoidType(), [I64]), [at])
 
     return types.none(_I), emit
 

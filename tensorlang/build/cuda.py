@@ -1,0 +1,123 @@
+"""CUDA as a target: kernels as numba-cuda Python, compiled to PTX without a GPU, run through the driver alone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+
+from tensorlang.codegen.cuda.emit import HEADER, SHARED_BYTES, emit_cuda_kernel
+from tensorlang.codegen.cuda.ptx import INSTALL, compile_ptx, launch_names
+from tensorlang.codegen.emit import EmittedKernel
+from tensorlang.codegen.grid import GridKernel, grid_of
+from tensorlang.codegen.target import Function, Need, Passes, Target
+from tensorlang.config import Settings
+from tensorlang.errors import BuildError, InternalError
+from tensorlang.ir.machine import Machine
+from tensorlang.ir.stmt import PrimFunc
+from tensorlang.runtime.cache import ContentCache
+from tensorlang.runtime.cuda import Device, default_device
+
+BLOCK_THREADS = 1024
+
+
+class Cuda(Target):
+    """NVIDIA GPUs of compute capability 9.0 and later."""
+
+    name = "cuda"
+    language = "python"
+    schedules = "cuda"
+    inspects = ("ptx",)
+    graph_compiler = "tensorlang.graph.device:compile_device"
+    graph_runner = "tensorlang.runtime.cuda:CudaRunner"
+
+    def machine(self, threads: int) -> Machine:
+        return Machine(
+            vector_bytes=4,
+            threads=1,
+            scopes=("shared",),
+            thread_axes=tuple(f"{kind}.{d}" for kind in ("blockIdx", "threadIdx") for d in "xyz"),
+            limits={"threads_per_block": BLOCK_THREADS, "shared_bytes": SHARED_BYTES},
+        )
+
+    def needs(self) -> list[Need]:
+        try:
+            device = default_device().name
+        except BuildError:
+            device = ""
+        return [Need("numba-cuda, to compile", _version(), INSTALL), Need("a CUDA device, to run", device)]
+
+    def passes(self, base: Passes) -> Passes:
+        """Without a second version of each tile that has no guards: for threads side by side a guard costs nothing."""
+        return [(name, run) for name, run in super().passes(base) if name != "partition"]
+
+    def emit(self, func: PrimFunc, name: str, trace: str) -> GridKernel:
+        return emit_cuda_kernel(func, name, trace)
+
+    def assemble(self, kernels: Sequence[EmittedKernel]) -> str:
+        return "\n\n".join([HEADER, *(k.text for k in kernels)])
+
+    def build(self, source: str, settings: Settings) -> bytes:
+        """PTX of every function, as JSON: name to text."""
+        store = ContentCache.of(settings, "ptx")
+        key = hashlib.sha256(f"{_version()}\n{source}".encode()).hexdigest()
+        code = store.get(key)
+        if code is None:
+            code = json.dumps(compile_ptx(source, launch_names(source))).encode()
+            store.put(key, code)
+        return code
+
+    def load(self, code: bytes, kernels: Sequence[EmittedKernel], settings: Settings) -> Mapping[str, Function]:
+        device = default_device()
+        functions = device.functions(json.loads(code))
+        return {k.name: _function(device, functions, k) for k in kernels}
+
+    def inspect(self, source: str, what: str, settings: Settings) -> str:
+        if what != "ptx":
+            return super().inspect(source, what, settings)
+        return "\n".join(json.loads(self.build(source, settings)).values())
+
+
+target = Cuda()
+
+
+def _version() -> str:
+    try:
+        return version("numba-cuda")
+    except PackageNotFoundError:
+        return ""
+
+
+def _function(device: Device, functions: Mapping[str, Any], kernel: EmittedKernel) -> Function:
+    """A kernel on NumPy arrays, which are copied to the device and back."""
+    if not isinstance(kernel, GridKernel):
+        raise InternalError(f"{kernel.name} was not emitted for a grid")
+    names = [name for _, name in kernel.params]
+    workspace = {name for name, _ in kernel.workspace}
+
+    def run(*args: Any) -> None:
+        given = dict(zip(names, args, strict=True))
+        arrays = {n: a for n, a in given.items() if isinstance(a, np.ndarray)}
+        with device.lock:
+            device.enter()
+            memory = {n: device.allocate(a.nbytes) for n, a in arrays.items()}
+            try:
+                for n, a in arrays.items():
+                    if n not in workspace:
+                        device.upload(a, memory[n])
+                sizes = {v: int(given[name]) for name, v in kernel.sizes}
+                for launch in kernel.launches:
+                    words = [memory[n] if n in memory else int(given[n]) for n in launch.args]
+                    device.launch(functions[launch.function], words, grid_of(launch, sizes), launch.threads)
+                for n in kernel.outputs:
+                    device.download(memory[n], arrays[n])
+                device.wait()
+            finally:
+                for address in memory.values():
+                    device.free(address)
+
+    return run

@@ -1,0 +1,84 @@
+"""Emitted CUDA Python to PTX, by numba-cuda and NVVM: no GPU is needed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+from tensorlang.errors import BuildError
+
+INSTALL = "pip install 'tensorlang[cuda]'"
+CAPABILITY = (9, 0)
+
+
+def compile_ptx(source: str, names: list[str], capability: tuple[int, int] = CAPABILITY) -> dict[str, str]:
+    """PTX of each launch function of an emitted module, with the function's name as its entry.
+
+    Args:
+        capability: compute capability of the device, (9, 0) for H100 and H200.
+
+    Raises:
+        BuildError: numba-cuda is missing, or refuses the source.
+    """
+    try:
+        from numba import cuda, types
+        from numba.core.errors import NumbaError
+    except ImportError as error:
+        raise BuildError(f"target 'cuda' needs numba-cuda to compile ({error}): {INSTALL}") from error
+    namespace = load_module(source)
+    found = {}
+    for name in names:
+        function = namespace[name]
+        signature = types.void(*(_numba_type(types, p.split()[0]) for p in function.params.split(", ") if p))
+        try:
+            with _device_of(capability):
+                ptx, _ = cuda.compile_ptx(function, signature, cc=capability, device=False)
+        except NumbaError as error:
+            raise BuildError(f"{name} does not compile for CUDA:\n{error}") from error
+        entry = re.search(r"\.entry\s+(\w+)\(", ptx)
+        if entry is None:
+            raise BuildError(f"the PTX of {name} has no entry")
+        found[name] = ptx.replace(entry.group(1), name)
+    return found
+
+
+@contextmanager
+def _device_of(capability: tuple[int, int]) -> Iterator[None]:
+    """Let numba-cuda find a device where there is none: it asks the current one what to compile called functions for."""
+    from numba.cuda import dispatcher
+
+    asked = dispatcher.get_current_device
+    dispatcher.get_current_device = lambda: SimpleNamespace(compute_capability=capability)
+    try:
+        yield
+    finally:
+        dispatcher.get_current_device = asked
+
+
+def launch_names(source: str) -> list[str]:
+    """The launch functions of an emitted module."""
+    return re.findall(r"^@launch\([^\n]*\)\ndef (\w+)\(", source, flags=re.MULTILINE)
+
+
+def load_module(source: str) -> dict[str, Any]:
+    """The emitted module's functions by name: Python functions, to be compiled or simulated.
+
+    Raises:
+        BuildError: numba-cuda is missing.
+    """
+    namespace: dict[str, Any] = {"__name__": "tensorlang_cuda"}
+    try:
+        exec(compile(source, "<emitted CUDA>", "exec"), namespace)  # our own text, never a user's
+    except ImportError as error:
+        raise BuildError(f"target 'cuda' needs numba-cuda to compile ({error}): {INSTALL}") from error
+    return namespace
+
+
+def _numba_type(types: Any, text: str) -> Any:
+    name = text.rstrip("*")
+    words = {"i": "int", "u": "uint", "f": "float"}
+    scalar = getattr(types, words[name[0]] + name[1:])
+    return types.CPointer(scalar) if text.endswith("*") else scalar

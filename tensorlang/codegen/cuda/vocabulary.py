@@ -1,0 +1,11 @@
+"""The names that emitted CUDA Python may use; `functions` defines them, and needs numba-cuda, which this module does not."""
+
+from __future__ import annotations
+
+TYPES = ("i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64", "f32", "f64", "boolean")
+FUNCTIONS = (
+    "floordiv_pos", "floormod_pos", "minimum", "maximum", "fma", "abs", "acos", "acosh", "asin", "asinh", "atan", "atanh",
+    "ceil", "cos", "cosh", "erf", "exp", "expm1", "float_bits", "floor", "fmod", "from_float_bits", "isinf", "isnan", "log",
+    "log1p", "log2", "pow", "quotient", "round", "rsqrt", "sigmoid", "sign", "sin", "sinh", "sqrt", "tan", "tanh", "trunc",
+)  # fmt: skip
+NAMES = frozenset(["cuda", "launch", *TYPES, *FUNCTIONS])

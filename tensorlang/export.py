@@ -1,0 +1,144 @@
+"""Compiled models as libraries for programs without Python (layer 8): `Executable.export_library`.
+
+    libm.so   kernels, thread pool, allocator, weights; imports nothing but libc
+    libm.h    its C functions                    libm.json     the same for programs
+    libm_main.c  an example                      libm.a        in place of libm.so: to be linked into a program
+
+No compiler and no linker is used; the bytes depend on the model, the target and our own version alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from tensorlang.build import Cpu
+from tensorlang.codegen.elf import link_shared, read_object
+from tensorlang.codegen.elf.reader import UNDEFINED
+from tensorlang.codegen.library import (
+    Interface,
+    describe_json,
+    example_text,
+    header_text,
+    library_object,
+    static_library,
+    weights_object,
+)
+from tensorlang.codegen.library.interface import padded
+from tensorlang.codegen.native import CpuTarget
+from tensorlang.codegen.target import find_target
+from tensorlang.config import Settings
+from tensorlang.errors import ArtifactError, BuildError
+from tensorlang.runtime import sizes
+from tensorlang.runtime.artifact import FORMAT, Artifact
+from tensorlang.runtime.cache import ContentCache
+
+FORMS = {".so": "so", ".a": "a"}
+_TRIED = (1, 2, 3, 4, 5, 8, 16, 32, 64, 128, 224)  # sizes of open dimensions for the example
+
+
+def export_artifact(
+    artifact: Artifact, target: str | None, path: Path, form: str | None, settings: Settings
+) -> list[Path]:
+    """Write a library and what stands beside it.
+
+    Args:
+        artifact: a build for the CPU `target`; None is what its manifest says.
+        path: of the library; the other files are named after it.
+        form: "so" or "a"; by the path's suffix where it is None.
+
+    Returns:
+        The files, the library first.
+
+    Raises:
+        ArtifactError: the form is unknown, the program is not native code, or a file cannot be written.
+        BuildError: something has no code for the target.
+    """
+    if "main" not in artifact.manifest["signatures"]:
+        raise ArtifactError(f"{path}: the model is no native program")
+    cpu = _cpu_of(artifact, target)
+    store = ContentCache.of(settings, "native")
+    form = form or FORMS.get(path.suffix)
+    if form not in FORMS.values():
+        raise ArtifactError(f"{path}: a library's form is told by its suffix ({', '.join(FORMS)}) or form= ({', '.join(FORMS.values())})")
+    manifest = {k: v for k, v in artifact.manifest.items() if k not in ("steps", "certificate")}
+    weights = padded(artifact.weights)
+    interface = Interface.of(manifest, weights, path.stem)
+    code, exports = library_object(artifact.source, interface, cpu, store=store)
+    prefix = interface.prefix
+    if form == "so":
+        described = {**artifact.manifest, "format": FORMAT, "prefix": f"{prefix}__", "steps": []}
+        described["signatures"] = {"main": manifest["signatures"]["main"]}  # kernels are not reached one by one
+        described |= {"weights_crc": zlib.crc32(weights.data), "source_crc": zlib.crc32(artifact.source.encode())}
+        payloads: dict[str, bytes | memoryview] = {
+            f"{prefix}_weights": weights.data,
+            f"{prefix}__manifest": json.dumps(described, sort_keys=True).encode(),
+            f"{prefix}__source": artifact.source.encode(),
+        }
+        library = link_shared([code], [*exports, *payloads], payloads=payloads, soname=path.name)
+    else:
+        data = weights_object(f"{prefix}_weights", weights.data, code)
+        offered = {"model.o": exports, "weights.o": [f"{prefix}_weights"]}
+        library = static_library({"model.o": code, "weights.o": data}, offered)
+    name = path.stem
+    texts = {
+        path: library,
+        path.with_name(f"{name}.h"): header_text(interface, cpu.triple).encode(),
+        path.with_name(f"{name}.json"): describe_json(interface, manifest).encode(),
+        path.with_name(f"{name}_main.c"): example_text(interface, f"{name}.h", _example_shapes(interface)).encode(),
+    }
+    for file, content in texts.items():
+        write_whole(file, content)
+    return list(texts)
+
+
+def _cpu_of(artifact: Artifact, target: str | None) -> CpuTarget:
+    if target is not None:
+        found = find_target(target)
+        if not isinstance(found, Cpu):
+            raise BuildError(f"target {target!r} is no CPU")
+        return found.cpu
+    manifest = artifact.manifest
+    return CpuTarget.of(manifest["triple"], "", ",".join(f"+{f}" for f in manifest["cpu_features"]))
+
+
+def imported_symbols(code: bytes) -> list[str]:
+    """What an object file leaves undefined."""
+    return sorted({s.name for s in read_object(code).symbols if s.section == UNDEFINED and s.name})
+
+
+def _example_shapes(interface: Interface) -> list[list[int]]:
+    """Input shapes that the model takes: one size for all open dimensions, the first that fits."""
+    for size in _TRIED:
+        values: Mapping[str, int] = dict.fromkeys(interface.dims, size)
+        if all(sizes.evaluate(a, values) == sizes.evaluate(b, values) for a, b, _ in interface.constraints):
+            break
+    else:
+        values = dict.fromkeys(interface.dims, 1)
+    return [[sizes.evaluate(d, values) for d in t.shape] for t in interface.inputs]
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file, which appears whole, by rename.
+
+    Raises:
+        ArtifactError: it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be written: {error}") from error
+

@@ -1,0 +1,248 @@
+"""Running CUDA programs with nothing but the driver: PTX loaded by libcuda through ctypes, one arena, one stream, one graph.
+
+A program's launches are captured once as a CUDA graph; a run uploads its inputs, launches the graph and downloads its outputs.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from tensorlang.errors import BuildError
+
+_LIBRARIES = ("libcuda.so.1", "libcuda.so", "nvcuda.dll")
+_Handle = ctypes.c_void_p
+_Size = ctypes.c_size_t
+_Word = ctypes.c_uint
+# Names and argument types of the driver's functions that are used (CUDA driver API 11.4 and later).
+_FUNCTIONS: dict[str, tuple[Any, ...]] = {
+    "cuInit": (_Word,),
+    "cuDeviceGet": (ctypes.c_void_p, ctypes.c_int),
+    "cuDeviceGetName": (ctypes.c_char_p, ctypes.c_int, ctypes.c_int),
+    "cuDevicePrimaryCtxRetain": (ctypes.c_void_p, ctypes.c_int),
+    "cuCtxSetCurrent": (_Handle,),
+    "cuGetErrorString": (ctypes.c_int, ctypes.c_void_p),
+    "cuModuleLoadDataEx": (ctypes.c_void_p, ctypes.c_char_p, _Word, ctypes.c_void_p, ctypes.c_void_p),
+    "cuModuleGetFunction": (ctypes.c_void_p, _Handle, ctypes.c_char_p),
+    "cuMemAlloc_v2": (ctypes.c_void_p, _Size),
+    "cuMemFree_v2": (ctypes.c_uint64,),
+    "cuMemcpyHtoDAsync_v2": (ctypes.c_uint64, ctypes.c_void_p, _Size, _Handle),
+    "cuMemcpyDtoHAsync_v2": (ctypes.c_void_p, ctypes.c_uint64, _Size, _Handle),
+    "cuStreamCreate": (ctypes.c_void_p, _Word),
+    "cuStreamSynchronize": (_Handle,),
+    "cuStreamBeginCapture_v2": (_Handle, ctypes.c_int),
+    "cuStreamEndCapture": (_Handle, ctypes.c_void_p),
+    "cuGraphInstantiateWithFlags": (ctypes.c_void_p, _Handle, ctypes.c_ulonglong),
+    "cuGraphLaunch": (_Handle, _Handle),
+    "cuLaunchKernel": (_Handle, *([_Word] * 7), _Handle, ctypes.c_void_p, ctypes.c_void_p),
+}
+_LOG_BUFFER, _LOG_SIZE = 5, 6  # CU_JIT_ERROR_LOG_BUFFER and its size
+_LOG_BYTES = 8192
+_CAPTURE_THREAD_LOCAL = 1
+
+
+class Device:
+    """The first device, its primary context, and one stream on which everything runs.
+
+    Args:
+        library: libcuda, or what behaves like it.
+
+    Raises:
+        BuildError: the driver has no device.
+    """
+
+    def __init__(self, library: Any):
+        self._library = library
+        for name, types in _FUNCTIONS.items():
+            function = getattr(library, name)
+            function.argtypes, function.restype = types, ctypes.c_int
+        self.lock = threading.Lock()
+        self._call("cuInit", 0)
+        number = ctypes.c_int()
+        self._call("cuDeviceGet", ctypes.byref(number), 0)
+        self._context = _Handle()
+        self._call("cuDevicePrimaryCtxRetain", ctypes.byref(self._context), number)
+        self.enter()
+        self.stream = _Handle()
+        self._call("cuStreamCreate", ctypes.byref(self.stream), 1)
+        text = ctypes.create_string_buffer(256)
+        self._call("cuDeviceGetName", text, 256, number)
+        self.name = text.value.decode(errors="replace")
+
+    def _call(self, name: str, *args: Any) -> None:
+        status = getattr(self._library, name)(*args)
+        if status:
+            said = ctypes.c_char_p()
+            self._library.cuGetErrorString(status, ctypes.byref(said))
+            raise BuildError(f"CUDA: {name} fails with {status} ({(said.value or b'unknown').decode()})")
+
+    def enter(self) -> None:
+        """Make the context this thread's."""
+        self._call("cuCtxSetCurrent", self._context)
+
+    def functions(self, ptx: Mapping[str, str]) -> dict[str, Any]:
+        """The functions of PTX modules, one per module, by name.
+
+        Raises:
+            BuildError: the driver refuses one; the message holds its log.
+        """
+        found = {}
+        for name, text in ptx.items():
+            log = ctypes.create_string_buffer(_LOG_BYTES)
+            options = (ctypes.c_int * 2)(_LOG_BUFFER, _LOG_SIZE)
+            values = (ctypes.c_void_p * 2)(ctypes.addressof(log), _LOG_BYTES)
+            module, function = _Handle(), _Handle()
+            try:
+                self._call("cuModuleLoadDataEx", ctypes.byref(module), text.encode() + b"\0", 2, options, values)
+            except BuildError as error:
+                raise BuildError(f"{name}: {error}\n{log.value.decode(errors='replace')}") from error
+            self._call("cuModuleGetFunction", ctypes.byref(function), module, name.encode())
+            found[name] = function
+        return found
+
+    def allocate(self, nbytes: int) -> int:
+        """Address of new memory of the device; never empty."""
+        address = ctypes.c_uint64()
+        self._call("cuMemAlloc_v2", ctypes.byref(address), max(nbytes, 64))
+        return address.value
+
+    def free(self, address: int) -> None:
+        self._call("cuMemFree_v2", address)
+
+    def upload(self, array: np.ndarray, address: int) -> None:
+        """Put a copy of a C-contiguous array into the stream."""
+        if array.nbytes:
+            self._call("cuMemcpyHtoDAsync_v2", address, array.ctypes.data, array.nbytes, self.stream)
+
+    def download(self, address: int, array: np.ndarray) -> None:
+        if array.nbytes:
+            self._call("cuMemcpyDtoHAsync_v2", array.ctypes.data, address, array.nbytes, self.stream)
+
+    def launch(self, function: Any, words: Sequence[int], blocks: Sequence[int], threads: Sequence[int]) -> None:
+        """Put one launch into the stream; every argument is a 64-bit word. Nothing where there is no block."""
+        if any(n < 1 for n in blocks):
+            return
+        values = (ctypes.c_int64 * max(1, len(words)))(*words)
+        places = (ctypes.c_void_p * max(1, len(words)))(*(ctypes.addressof(values) + 8 * n for n in range(len(words))))
+        grid, block = (list(n) + [1] * (3 - len(n)) for n in (blocks, threads))
+        self._call("cuLaunchKernel", function, *grid, *block, 0, self.stream, places, None)
+
+    def capture(self, work: Callable[[], None]) -> Any:
+        """What `work` puts into the stream, as a graph that is launched at once."""
+        self._call("cuStreamBeginCapture_v2", self.stream, _CAPTURE_THREAD_LOCAL)
+        graph, instance = _Handle(), _Handle()
+        try:
+            work()
+        finally:
+            self._call("cuStreamEndCapture", self.stream, ctypes.byref(graph))
+        self._call("cuGraphInstantiateWithFlags", ctypes.byref(instance), graph, 0)
+        return instance
+
+    def replay(self, instance: Any) -> None:
+        self._call("cuGraphLaunch", instance, self.stream)
+
+    def wait(self) -> None:
+        """Until everything in the stream is done."""
+        self._call("cuStreamSynchronize", self.stream)
+
+
+@cache
+def default_device() -> Device:
+    """The first CUDA device.
+
+    Raises:
+        BuildError: there is no driver, or it has no device.
+    """
+    for name in _LIBRARIES:
+        try:
+            return Device(ctypes.CDLL(name))
+        except OSError:
+            continue
+    raise BuildError("target 'cuda' needs NVIDIA's driver to run (libcuda is not found); what is compiled can be saved")
+
+
+class CudaRunner:
+    """Runs a model that was compiled to CUDA, one call at a time: its memory is kept between calls."""
+
+    def __init__(self, artifact: Any, settings: Any, device: Device | None = None):
+        self.artifact = artifact
+        self._device = device
+        self._lock = threading.Lock()
+        self._program: _Program | None = None
+
+    def main(self, frame: Any) -> int:
+        """Run the whole program; its status."""
+        with self._lock:
+            if self._program is None:
+                self._program = _Program(self._device or default_device(), self.artifact)
+            self._program.run(frame.input_arrays, frame.output_arrays)
+        return 0
+
+    def take(self, frame: Any, output: int, nbytes: int) -> np.ndarray:
+        raise BuildError("a CUDA program allocates no outputs")
+
+    def step(self, kernel: str, frame: Any, arguments: Sequence[tuple[str, int]]) -> Callable[[], None]:
+        raise BuildError("the launches of a CUDA program are one graph; they are not made one by one")
+
+
+class _Program:
+    """A program on a device: arena, weights, places for inputs and outputs, and the graph of its launches."""
+
+    def __init__(self, device: Device, artifact: Any):
+        manifest, plan = artifact.manifest, artifact.manifest["device"]
+        self.device = device
+        with device.lock:
+            device.enter()
+            functions = device.functions(plan["code"])
+            arena = device.allocate(plan["arena_bytes"])
+            weights = device.allocate(artifact.weights.nbytes)
+            device.upload(np.ascontiguousarray(artifact.weights), weights)
+            self.inputs = [device.allocate(_nbytes(entry)) for entry in manifest["inputs"]]
+            self.outputs = [device.allocate(_nbytes(entry)) for entry in manifest["outputs"]]
+            self.memory = [arena, weights, *self.inputs, *self.outputs]
+            places = {"input": self.inputs, "output": self.outputs}
+
+            def word(place: str, n: int, shift: int) -> int:
+                if place in places:
+                    return places[place][n] + shift
+                return n if place == "size" else n + shift + (arena if place == "arena" else weights)
+
+            def everything() -> None:
+                for launch in plan["launches"]:
+                    words = [word(*a) for a in launch["args"]]
+                    device.launch(functions[launch["function"]], words, launch["blocks"], launch["threads"])
+
+            device.wait()  # the weights are there
+            self.graph = device.capture(everything)
+
+    def run(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
+        device = self.device
+        with device.lock:
+            device.enter()
+            for address, array in zip(self.inputs, map(np.ascontiguousarray, inputs), strict=True):
+                device.upload(array, address)
+            device.replay(self.graph)
+            for address, array in zip(self.outputs, outputs, strict=True):
+                device.download(address, array)
+            device.wait()
+
+    def __del__(self) -> None:
+        try:
+            for address in getattr(self, "memory", ()):
+                self.device.free(address)
+        except BuildError:  # the process is ending, and the context is gone
+            pass
+
+
+def _nbytes(entry: Mapping[str, Any]) -> int:
+    try:
+        size = np.dtype(entry["dtype"]).itemsize
+    except TypeError:  # bfloat16, which NumPy does not know by itself
+        size = 2
+    return int(prod(entry["shape"])) * size

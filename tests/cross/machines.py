@@ -1,0 +1,132 @@
+"""Other machines, as this one can play them: cross compilers, emulators, and running a compiled model there."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from tensorlang.codegen.target import find_target, referenced
+from tensorlang.config import Settings
+from tensorlang.graph import Graph
+from tensorlang.runtime import sizes
+from tensorlang.runtime.artifact import Artifact
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Machine:
+    """How to build and run C programs for a target; for WebAssembly, how to run JavaScript.
+
+    Attributes:
+        target: as users name it.
+        gcc: the compiler, and what it has to be told; () where programs are not compiled.
+        emulator: the command that runs a program; () runs it as it is.
+        libraries: whether we link shared libraries for it; else its objects are linked by gcc.
+    """
+
+    target: str
+    gcc: tuple[str, ...]
+    emulator: tuple[str, ...] = ()
+    libraries: bool = True
+
+    @property
+    def missing(self) -> str:
+        """The tool that is not installed, or ""."""
+        tools = [*self.gcc[:1], *self.emulator[:1]]
+        return next((t for t in tools if shutil.which(t) is None), "")
+
+
+def _gnu(target: str, triple: str, emulator: str, *options: str, libraries: bool = True) -> Machine:
+    return Machine(target, (f"{triple}-gcc",), (emulator, *options, "-L", f"/usr/{triple}"), libraries)
+
+
+MACHINES = [
+    Machine("x86-64-v2", ("gcc",)),
+    Machine("x86-64-v3", ("gcc",)),
+    _gnu("aarch64-linux-gnu", "aarch64-linux-gnu", "qemu-aarch64"),
+    _gnu("arm-linux-gnueabihf", "arm-linux-gnueabihf", "qemu-arm", libraries=False),
+    _gnu("riscv64-linux-gnu", "riscv64-linux-gnu", "qemu-riscv64"),
+    _gnu("riscv64-linux-gnu+v", "riscv64-linux-gnu", "qemu-riscv64", "-cpu", "rv64,v=true,vlen=128"),
+    Machine("wasm32", (), ("node",)),
+]
+
+
+def compile_for(graph: Graph, target: str) -> Artifact:
+    """The whole model, compiled for another machine."""
+    found = find_target(target)
+    artifact: Artifact = referenced(found.graph_compiler, "graph_compiler")(graph, found, Settings.from_env())
+    return artifact
+
+
+def run_on(
+    machine: Machine,
+    artifact: Artifact,
+    feeds: Sequence[np.ndarray],
+    folder: Path,
+    *,
+    threads: int = 0,
+    dims: Mapping[str, int] | None = None,
+) -> list[np.ndarray]:
+    """The outputs of a compiled model on `machine`, run twice by a C program.
+
+    Args:
+        threads: of the pool; 0 runs without one.
+        dims: sizes of the model's open dimensions.
+    """
+    manifest, dims = artifact.manifest, dict(dims or {})
+    folder.mkdir(exist_ok=True)
+    (folder / "model.so").write_bytes(artifact.libraries["model"])
+    command = [*machine.emulator]
+    if machine.gcc:
+        (folder / "pool.so").write_bytes(artifact.libraries["pool"])
+        driver = _driver(machine, artifact.libraries["model"], folder)
+        command += [str(driver), str(folder / "model.so"), str(folder / "pool.so"), str(threads)]
+    else:
+        command += [str(HERE / "driver.mjs"), str(folder / "model.so")]
+    (folder / "weights.bin").write_bytes(artifact.weights.tobytes())
+    arena = sizes.evaluate(manifest["arena_bytes"], dims)
+    command += [str(folder / "weights.bin"), str(arena)]
+    for name in manifest["dims"]:
+        command += ["-d", str(dims[name])]
+    for n, array in enumerate(feeds):
+        (folder / f"in{n}.bin").write_bytes(np.ascontiguousarray(array).tobytes())
+        command += ["-i", str(folder / f"in{n}.bin")]
+    made = []
+    for n, entry in enumerate(manifest["outputs"]):
+        out = np.empty([sizes.evaluate(d, dims) for d in entry["shape"]], entry["dtype"])
+        made.append(out)
+        command += ["-o", str(folder / f"out{n}.bin"), str(out.nbytes)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, f"{machine.target}: status {done.returncode}\n{done.stdout}{done.stderr}"
+    for n, out in enumerate(made):
+        out.reshape(-1)[:] = np.fromfile(folder / f"out{n}.bin", out.dtype)
+    return made
+
+
+def _driver(machine: Machine, model: bytes, folder: Path) -> Path:
+    """The C program; where a machine's libraries are not made by us, with the model's object in it."""
+    if machine.libraries:
+        return _dynamic_driver(machine, folder.parent)
+    driver, code = folder / "driver", folder / "model.o"
+    code.write_bytes(model)
+    objcopy = machine.gcc[0].replace("gcc", "objcopy")
+    subprocess.run([objcopy, "--redefine-sym", "main=model_entry", str(code)], check=True, timeout=60)
+    return _gcc(machine, ["-DSTATIC", str(code)], driver)
+
+
+@cache
+def _dynamic_driver(machine: Machine, folder: Path) -> Path:
+    return _gcc(machine, [], folder / f"driver-{machine.target}")
+
+
+def _gcc(machine: Machine, options: Sequence[str], driver: Path) -> Path:
+    flags = ["-std=gnu99", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread", "-o", str(driver), str(HERE / "driver.c")]
+    subprocess.run([*machine.gcc, *flags, *options, "-ldl", "-lm"], check=True, timeout=120)
+    return driver
