@@ -13,6 +13,7 @@ import importlib.util
 import json
 import mmap
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from importlib.metadata import entry_points, version
 from pathlib import Path
@@ -44,6 +45,7 @@ def compile(
     *,
     shapes: Mapping[str, Any] | None = None,
     precision: str = "float32",
+    winograd: bool = True,
     tuning: str = "off",
     verify: bool = False,
     codegens: Sequence[Any] = (),
@@ -59,6 +61,8 @@ def compile(
         shapes: sizes by dimension name (`{"batch": 1}`) or shapes by input name; what is left out stays open, and one
             executable then serves every size.
         precision: "float32": f32 arithmetic throughout.
+        winograd: whether 3x3 convolutions may be computed with fewer multiplications, where that pays (Winograd's algorithm);
+            its rounding errors are larger than a direct sum's, by up to eight times on average (see docs/architecture.md).
         verify: compare with onnxruntime (where the model is an ONNX file and it is installed), else with the operators'
             NumPy references, on seeded inputs; `certificate` of the result tells errors, bounds and seeds.
         codegens: code generators that take the parts of the graph that they can, the first one first, before `target` gets the
@@ -80,7 +84,7 @@ def compile(
         raise BuildError(f"tuning {tuning!r} is not supported; there is: off")
     if fallback is not None and fallback not in FALLBACKS:
         raise BuildError(f"fallback {fallback!r} is not supported; there is: {', '.join(FALLBACKS)}")
-    settings = Settings.from_env()
+    settings = replace(Settings.from_env(), winograd=winograd)
     path = Path(model) if isinstance(model, str | Path) else None
     if path is not None and not path.is_file():
         raise ModelError(f"{path}: no such file")
@@ -93,9 +97,12 @@ def compile(
             made = _Build(part, None, target, None, settings).run()
             return Executable(made, _runner(made, settings))
 
-        return tensorlang._segmented(model, shapes, refusal, fallback, segment)
-    exe = Executable(artifact, _runner(artifact, settings))
-    exe.exporter = _exporter(build, target, settings)
+        exe: Executable = tensorlang._segmented(model, shapes, refusal, fallback, segment)
+        if verify and (path is None or any(i.dtype == "object" for i in exe.inputs)):
+            raise BuildError("verify=True compares models whose inputs are numbers, and what the host computes only from a file")
+    else:
+        exe = Executable(artifact, _runner(artifact, settings))
+        exe.exporter = _exporter(build, target, settings)
     if verify:
         exe.certificate = tensorlang._certify(exe, path or build.graph(), shapes)
     return exe
@@ -201,16 +208,16 @@ def _runner(artifact: Artifact, settings: Settings) -> Runner:
 
 def _exporter(
     build: _Build | None, compiled_for: str | None, settings: Settings
-) -> Callable[[Artifact, Path, str | None, str | None], list[Path]]:
+) -> Callable[[Artifact, Path, str | None, str | None, str], list[Path]]:
     """How an executable exports itself; `build` makes it again for another target."""
 
-    def export(artifact: Artifact, path: Path, target: str | None, form: str | None) -> list[Path]:
+    def export(artifact: Artifact, path: Path, target: str | None, form: str | None, weights: str) -> list[Path]:
         if target is not None and target != compiled_for:
             if build is None:
                 raise ArtifactError(f"{path}: what was loaded is made for one machine; compile the model for {target!r}")
             artifact = build.for_target(target).run()
         if "target" not in artifact.manifest:
-            return tensorlang._export_artifact(artifact, target or compiled_for, path, form, settings)
+            return tensorlang._export_artifact(artifact, target or compiled_for, path, form, weights, settings)
         export_as = getattr(_runner(artifact, settings), "export", None)
         if export_as is None:
             raise ArtifactError(f"target {artifact.manifest['target']!r} has no form for other programs yet")
@@ -241,6 +248,7 @@ def _key(
         "codegens": list(codegens),
         "shapes": _plain_shapes(shapes or {}),
         "threads": settings.num_threads,
+        "winograd": settings.winograd,
         "jit": settings.jit,
         "triple": host_triple(),
         "features": sorted(host_features()),

@@ -28,6 +28,7 @@ class Settings:
         cache_dir: the content-addressed build cache (`TENSORLANG_CACHE_DIR`).
         cache: whether builds are cached on disk at all (`TENSORLANG_CACHE=0` switches it off).
         dump_dir: where every stage of every build is written (`TENSORLANG_DUMP`), or None.
+        winograd: whether 3x3 convolutions may be computed with fewer multiplications (`tl.compile(..., winograd=False)`: not).
         jit: False runs the emitted Python itself instead of machine code (`TENSORLANG_JIT=0`), for pdb.
     """
 
@@ -37,6 +38,7 @@ class Settings:
     dump_dir: Path | None = field(
         default_factory=lambda: Path(os.environ["TENSORLANG_DUMP"]) if os.environ.get("TENSORLANG_DUMP") else None
     )
+    winograd: bool = True
     jit: bool = field(default_factory=lambda: os.environ.get("TENSORLANG_JIT", "1") != "0")
 
     @classmethod

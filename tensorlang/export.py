@@ -36,13 +36,15 @@ from tensorlang.errors import ArtifactError, BuildError
 from tensorlang.runtime import sizes
 from tensorlang.runtime.artifact import FORMAT, Artifact
 from tensorlang.runtime.cache import ContentCache
+from tensorlang.runtime.library import WEIGHTS_SUFFIX
 
 FORMS = {".so": "so", ".a": "a"}
+WEIGHTS_PLACES = ("inside", "beside")
 _TRIED = (1, 2, 3, 4, 5, 8, 16, 32, 64, 128, 224)  # sizes of open dimensions for the example
 
 
 def export_artifact(
-    artifact: Artifact, target: str | None, path: Path, form: str | None, settings: Settings
+    artifact: Artifact, target: str | None, path: Path, form: str | None, weights_place: str, settings: Settings
 ) -> list[Path]:
     """Write a library and what stands beside it.
 
@@ -50,6 +52,7 @@ def export_artifact(
         artifact: a build for the CPU `target`; None is what its manifest says.
         path: of the library; the other files are named after it.
         form: "so" or "a"; by the path's suffix where it is None.
+        weights_place: "inside" the library or "beside" it, in `libm.weights`.
 
     Returns:
         The files, the library first.
@@ -65,32 +68,41 @@ def export_artifact(
     form = form or FORMS.get(path.suffix)
     if form not in FORMS.values():
         raise ArtifactError(f"{path}: a library's form is told by its suffix ({', '.join(FORMS)}) or form= ({', '.join(FORMS.values())})")
+    if weights_place not in WEIGHTS_PLACES:
+        raise ArtifactError(f"weights={weights_place!r}: they can be {' or '.join(WEIGHTS_PLACES)}")
+    inside = weights_place == "inside"
     manifest = {k: v for k, v in artifact.manifest.items() if k not in ("steps", "certificate")}
     weights = padded(artifact.weights)
     interface = Interface.of(manifest, weights, path.stem)
-    code, exports = library_object(artifact.source, interface, cpu, store=store)
+    code, exports = library_object(artifact.source, interface, cpu, weights=inside, store=store)
     prefix = interface.prefix
     if form == "so":
         described = {**artifact.manifest, "format": FORMAT, "prefix": f"{prefix}__", "steps": []}
         described["signatures"] = {"main": manifest["signatures"]["main"]}  # kernels are not reached one by one
         described |= {"weights_crc": zlib.crc32(weights.data), "source_crc": zlib.crc32(artifact.source.encode())}
         payloads: dict[str, bytes | memoryview] = {
-            f"{prefix}_weights": weights.data,
+            **({f"{prefix}_weights": weights.data} if inside else {}),
             f"{prefix}__manifest": json.dumps(described, sort_keys=True).encode(),
             f"{prefix}__source": artifact.source.encode(),
         }
         library = link_shared([code], [*exports, *payloads], payloads=payloads, soname=path.name)
     else:
-        data = weights_object(f"{prefix}_weights", weights.data, code)
-        offered = {"model.o": exports, "weights.o": [f"{prefix}_weights"]}
-        library = static_library({"model.o": code, "weights.o": data}, offered)
+        members, offered = {"model.o": code}, {"model.o": exports}
+        if inside:
+            members["weights.o"] = weights_object(f"{prefix}_weights", weights.data, code)
+            offered["weights.o"] = [f"{prefix}_weights"]
+        library = static_library(members, offered)
     name = path.stem
     texts = {
         path: library,
         path.with_name(f"{name}.h"): header_text(interface, cpu.triple).encode(),
         path.with_name(f"{name}.json"): describe_json(interface, manifest).encode(),
-        path.with_name(f"{name}_main.c"): example_text(interface, f"{name}.h", _example_shapes(interface)).encode(),
+        path.with_name(f"{name}_main.c"): example_text(
+            interface, f"{name}.h", _example_shapes(interface), "" if inside else f"{name}{WEIGHTS_SUFFIX}"
+        ).encode(),
     }
+    if not inside:
+        texts[path.with_suffix(WEIGHTS_SUFFIX)] = weights.tobytes()
     for file, content in texts.items():
         write_whole(file, content)
     return list(texts)

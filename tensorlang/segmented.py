@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
@@ -158,7 +159,16 @@ class SegmentedExecutable(Executable):
         """
         raise BuildError(self._not_native("profiled by kernel"))
 
-    def save(self, path: Any) -> NoReturn:
+    def export_library(
+        self, path: str | Path, target: str | None = None, form: str | None = None, *, weights: str = "inside"
+    ) -> NoReturn:
+        """
+        Raises:
+            ArtifactError: always.
+        """
+        raise ArtifactError(self._not_native("exported"))
+
+    def save(self, path: str | Path) -> NoReturn:
         """
         Raises:
             ArtifactError: always.

@@ -2,8 +2,8 @@
 
     for t in range(T): for r in range(R): s[t, r] = s[t - 1, r] + x[r, t - 1]
 
-Steps follow each other, but lines are independent of each other: lines go outermost and in parallel, a vector of them at a time,
-and time runs inside, so that each step finds what it reads in the nearest cache.
+Steps follow each other, but lines are independent: lines go outermost and in parallel, a vector of them at a time, and time
+runs inside, so that each step finds what it reads in the nearest cache.
 """
 
 from __future__ import annotations

@@ -295,8 +295,9 @@ class Tile:
 def choose_tile(block: Block, machine: Machine, steps: int | None = None) -> Tile:
     """The tile with the least estimated time per point of the reduction.
 
-    `steps` is the reduction's length where that is not its number of points. Per step of the reduction a core issues two multiply-adds and two loads a cycle, needs four cycles before an
-    accumulator is ready again, and reads a packed panel from the second-level cache at about 24 bytes a cycle.
+    `steps` is the reduction's length where that is not its number of points. Per step of the reduction a core issues two
+    multiply-adds and two loads a cycle, needs four cycles before an accumulator is ready again, and reads a packed panel
+    from the second-level cache at about 24 bytes a cycle.
     """
     axes = spatial_vars(block)
     column = axes[-1]

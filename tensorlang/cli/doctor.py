@@ -15,7 +15,10 @@ from typing import Any
 import tensorlang as tl
 from tensorlang.cli import selftest
 from tensorlang.cli.report import Reporter
+from tensorlang.codegen.target import Target as TargetObject, load_target, registered
 from tensorlang.config import Settings
+from tensorlang.errors import TensorlangError
+from tensorlang.graph.generator import Generator, find_generator, registered_generators
 
 # the instruction sets (as LLVM calls them) that matter to kernels, of the two hundred flags that a CPU may have
 SHOWN_FEATURES = (
@@ -33,6 +36,7 @@ def examine(report: Reporter, *, cache_details: bool) -> dict[str, Any]:
         test = self_test()
     cache = cache_report(settings.cache_dir, enabled=settings.cache, details=cache_details)
     core, extras = packages()
+    targets = targets_report()
     missing = [name for name, version in core.items() if version is None]
     return {
         "ok": bool(test["ok"] and not missing and (cache["writable"] or not cache["enabled"])),
@@ -43,6 +47,7 @@ def examine(report: Reporter, *, cache_details: bool) -> dict[str, Any]:
         "packages": core,
         "oracle": {"onnxruntime": _version("onnxruntime")},
         "extras": extras,
+        "targets": targets,
         "cache": cache,
         "self_test": test,
         "seconds": report.seconds,
@@ -119,6 +124,26 @@ def packages() -> tuple[dict[str, str | None], dict[str, dict[str, Any]]]:
     return core, extras
 
 
+def targets_report() -> dict[str, dict[str, Any]]:
+    """Every target and code generator: what it needs that is there, what is missing, and the commands that add it."""
+    report: dict[str, dict[str, Any]] = {}
+    for name, entry in sorted({**registered_generators(), **registered()}.items()):
+        try:
+            found: TargetObject | Generator = load_target(entry) if name in registered() else find_generator(name)
+            needs = found.needs()
+        except TensorlangError as error:
+            report[name] = {"ok": False, "found": {}, "missing": [str(error)], "install": []}
+            continue
+        lacking = [n for n in needs if not n.found]
+        report[name] = {
+            "ok": not lacking,
+            "found": {n.what: n.found for n in needs if n.found},
+            "missing": [n.what for n in lacking],
+            "install": [n.install for n in lacking if n.install],
+        }
+    return report
+
+
 def _version(package: str) -> str | None:
     try:
         return metadata.version(package)
@@ -192,6 +217,11 @@ def render(report: Reporter, found: dict[str, Any]) -> None:
         has = " ".join(f"{package} {version}" for package, version in extra["installed"].items())
         rows.append((name, has, " ".join(extra["missing"]) or "nothing", extra["install"] or ""))
     report.table("optional", ("extra", "installed", "missing", "to add it"), rows)
+    rows = []
+    for name, target in found["targets"].items():
+        has = ", ".join(f"{what}: {value}" for what, value in target["found"].items())
+        rows.append((name, has, ", ".join(target["missing"]) or "nothing", "; ".join(target["install"])))
+    report.table("targets", ("target", "has", "missing", "to add it"), rows)
     if test["ok"]:
         report.out.print(
             f"self-test: ok, a kernel compiled and ran in {test['first_call_s']:.2f} s, error {test['max_error']:.1e}"

@@ -45,6 +45,7 @@ def compile_job(
         "output": None if output is None else {"path": str(output), "bytes": _size(output)},
         "certificate": plain(exe.certificate) if verify else None,
         "build_cpu_seconds": plain(exe.build_report),
+        "host_nodes": [list(node) for node in exe.host_nodes],
         "memory": exe.memory,
         "seconds": report.seconds,
     }

@@ -76,7 +76,7 @@ def compile_graph(graph: Graph, target: Target, settings: Settings) -> Artifact:
     declared = graph
     with clock.phase("passes"):
         graph = without_narrow(graph)
-        optimised = optimize(graph, options_for(target))
+        optimised = optimize(graph, options_for(target, settings))
     with clock.phase("fuse"):
         groups = fuse(optimised)
     with clock.phase("plan and emit"):
@@ -100,9 +100,9 @@ def compile_graph(graph: Graph, target: Target, settings: Settings) -> Artifact:
     return Artifact(manifest, program.source, libraries, program.weights, dict(clock.seconds))
 
 
-def options_for(cpu: Target) -> Options:
+def options_for(cpu: Target, settings: Settings) -> Options:
     """How graphs are optimised for a machine: bytes are multiplied as bytes where an instruction does so."""
-    return Options(integers=cpu.has("avx512vnni"))
+    return Options(integers=cpu.has("avx512vnni"), winograd=settings.winograd)
 
 
 def as_declared(manifest: dict[str, Any], graph: Graph) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def compile_hosted(
     with clock.phase("partition"):
         split = partition(_folded(graph), early).graph if early else graph
     with clock.phase("passes"):
-        options = options_for(target) if isinstance(target, Cpu) else Options(winograd=False, integers=False)
+        options = options_for(target, settings) if isinstance(target, Cpu) else Options(winograd=False, integers=False)
         if late:  # byte products are theirs to refuse, whatever this machine's CPU can do
             options = replace(options, integers=True)
         optimised = optimize(split, options)
@@ -95,7 +95,7 @@ def compile_hosted(
     own = {n: k for n, k in program.kernels.items() if n in lowering.taken}
     host = {n: k for n, k in program.kernels.items() if n not in own and n not in builder.external}
     places = {name: _describe(k, target.name) for name, k in own.items()}
-    places.update({name: _describe(k, "cpu") for name, k in host.items()})
+    places.update({n: {"on": "cpu", "types": [t for t, _ in k.emitted.params]} for n, k in host.items()})
     libraries: dict[str, bytes] = {}
     by_name = {g.name: g for g in found}
     for name, node in builder.external.items():
@@ -203,11 +203,12 @@ class HostedRunner(PlainRunner):
             emitted = [
                 EmittedKernel(k["name"], "", tuple(zip((p[0] for p in k["params"]), k["names"], strict=True)), ())
                 for k in kernels.values()
-                if k["on"] == target.name and "inputs" not in k and "copy_to" not in k
+                if k["on"] == target.name and not k.keys() & {"types", "inputs", "copy_to"}
             ]
             functions = target.load(artifact.libraries["target"], emitted, settings)
-            for k in emitted:
-                self.namespace[k.name] = _on_target(target, functions[k.name], _entry(kernels, k.name)["params"])
+            for kernel in emitted:
+                entry = next(d for d in kernels.values() if d.get("name") == kernel.name)
+                self.namespace[kernel.name] = _on_target(target, functions[kernel.name], entry["params"])
         if "model" in artifact.libraries:
             self._install_native(artifact, kernels, settings)
         for name, k in kernels.items():
@@ -220,15 +221,10 @@ class HostedRunner(PlainRunner):
 
     def _install_native(self, artifact: Artifact, kernels: Mapping[str, Any], settings: Settings) -> None:
         install(artifact.libraries["pool"], settings.num_threads)
-        own = [n for n in artifact.manifest["signatures"] if n in kernels and kernels[n]["on"] == "cpu"]
-        native = [n for n in own if "inputs" not in kernels[n] and "copy_to" not in kernels[n]]
-        library = load_library(artifact.libraries["model"], {n: tuple(p[0] for p in kernels[n]["params"]) for n in native})
+        native = {name: tuple(k["types"]) for name, k in kernels.items() if "types" in k}
+        library = load_library(artifact.libraries["model"], native)
         for name in native:
             self.namespace[name] = _native(library[name], name)
-
-
-def _entry(kernels: Mapping[str, Any], name: str) -> Any:
-    return next(k for k in kernels.values() if k["name"] == name)
 
 
 def _native(function: Any, name: str) -> Function:

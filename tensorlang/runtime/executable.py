@@ -162,7 +162,7 @@ class Executable:
     """
 
     host_nodes: tuple[tuple[str, str, str], ...] = ()
-    exporter: Callable[[Artifact, Path, str | None, str | None], list[Path]] | None = None  # the compiler's part of exporting
+    exporter: Callable[[Artifact, Path, str | None, str | None, str], list[Path]] | None = None  # the compiler's part of exporting
 
     def __init__(self, artifact: Artifact, runner: Runner):
         manifest = artifact.manifest
@@ -408,13 +408,16 @@ class Executable:
         self._artifact.manifest["certificate"] = self.certificate
         write_artifact(self._artifact, Path(path))
 
-    def export_library(self, path: str | Path, target: str | None = None, form: str | None = None) -> list[Path]:
+    def export_library(
+        self, path: str | Path, target: str | None = None, form: str | None = None, *, weights: str = "inside"
+    ) -> list[Path]:
         """Write the model for programs without Python: a library with a C interface, a header, a description and an example.
 
         Args:
             path: `libm.so`, or `libm.a` to be linked into a program; of target "c", a folder. The other files are named after it.
             target: the machine, such as "x86-64-v3" or "aarch64-linux-gnu"; by default the one that the model was compiled for.
             form: "so" or "a"; by the path's suffix where it is None.
+            weights: "inside" the library, or "beside" it: in a file `libm.weights`, which the C program maps or brings itself.
 
         Returns:
             The files.
@@ -430,7 +433,7 @@ class Executable:
             return written
         if self.exporter is None:
             raise ArtifactError(f"{self.name}: exporting a library needs the compiler, which the runtime alone does not have")
-        return self.exporter(self._artifact, Path(path), target, form)
+        return self.exporter(self._artifact, Path(path), target, form, weights)
 
 
 class _Tensor:

@@ -18,6 +18,7 @@ from tensorlang.errors import ArtifactError
 from tensorlang.runtime.artifact import FORMAT, Artifact
 
 MAGIC = b"\x7fELF\x02\x01"
+WEIGHTS_SUFFIX = ".weights"
 _DYNSYM = 11
 _MANIFEST = "__manifest"
 
@@ -49,8 +50,10 @@ def read_library(path: Path) -> Artifact:
         if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
             raise ArtifactError(f"{path} has another format than this version of tensorlang reads; export it again")
         source = _bytes(content, symbols[prefix + "__source"])
-        at, size = symbols[prefix + "_weights"]
-        weights = np.frombuffer(content, np.uint8, size, at)
+        if (place := symbols.get(prefix + "_weights")) is not None:
+            weights = np.frombuffer(content, np.uint8, place[1], place[0])
+        else:
+            weights = _beside(path.with_suffix(WEIGHTS_SUFFIX))
         if zlib.crc32(weights.data) != manifest["weights_crc"] or zlib.crc32(source) != manifest["source_crc"]:
             raise ArtifactError(f"{path} is damaged: a checksum does not match")
         return Artifact(manifest, source.decode(), {}, weights, file=path)
@@ -58,6 +61,14 @@ def read_library(path: Path) -> Artifact:
         raise ArtifactError(f"{path}: no such file") from None
     except (OSError, KeyError, ValueError, IndexError, struct.error) as error:
         raise ArtifactError(f"{path} is not a library that tensorlang exported, or is damaged: {error}") from error
+
+
+def _beside(path: Path) -> np.ndarray:
+    try:
+        with path.open("rb") as file:
+            return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+    except FileNotFoundError:
+        raise ArtifactError(f"{path}: no such file; it holds the weights of the library beside it") from None
 
 
 def _symbols(content: mmap.mmap) -> dict[str, tuple[int, int]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tensorlang.ir.buffer import Buffer
-from tensorlang.ir.expr import Expr, var
+from tensorlang.ir.expr import var
 from tensorlang.ir.reduction import reduce_loop_vars
 from tensorlang.ir.stmt import Allocate, PrimFunc, Stmt
 from tensorlang.ir.tree import block_path, find_block, loop_path, loops_of, path_to, read_buffers, written_buffers
@@ -13,7 +13,6 @@ from tensorlang.schedule.verdict import PROVED, Verdict, both
 from tensorlang.symbolic.access import Access, accesses
 from tensorlang.symbolic.conflict import determined_variables, show_values, uncovered
 from tensorlang.symbolic.integer_set import Unknown
-from tensorlang.symbolic.interval import Interval, RangesLike
 
 
 def check_written(func: PrimFunc, stage: str) -> Verdict:
@@ -51,7 +50,7 @@ def _check_output(func: PrimFunc, buffer: Buffer, stage: str) -> Verdict:
     index = tuple(var(f"d{n}") for n in range(buffer.ndim))
     everything = Access("the caller", buffer, index, False, tuple(zip(index, buffer.shape, strict=True)))
     writes = [a for a in accesses([func.body]) if a.write and a.buffer is buffer]
-    missing = uncovered(everything, [legality.at_first_point(w) for w in writes], (), _sizes(func))
+    missing = uncovered(everything, [legality.at_first_point(w) for w in writes], (), legality.symbolic_sizes(func))
     if isinstance(missing, Unknown):
         return Verdict("unknown", f"whether all of {buffer.name} is written: {missing.reason}")
     if missing is None:
@@ -69,11 +68,3 @@ def _tells_its_point(write: Access) -> bool:
     """Whether different points of the stage, reductions aside, write different elements: which one runs last is no matter."""
     spatial = [it.binding for it in write.block.iters if it.kind == "spatial"] if write.block else []
     return all(e in write.indices or not free_vars(e) for e in spatial)
-
-
-def _sizes(func: PrimFunc) -> RangesLike:
-    found: set[Expr] = set(func.size_vars)
-    for buffer in func.buffers:
-        for extent in buffer.shape:
-            found |= free_vars(extent)
-    return dict.fromkeys(found, Interval(0, None))

@@ -80,7 +80,7 @@ def _check_independent(func: PrimFunc, loop: For, primitive: str) -> Verdict:
             ordered if a is b else different,
             apart=loop.var,
             ignore_same_instance=_same_point_agrees(a, b),
-            sizes=_sizes(func),
+            sizes=symbolic_sizes(func),
         )
         if isinstance(found, Counterexample):
             return confirmed(func, _refuted_independent(func, loop, primitive, found))
@@ -143,7 +143,7 @@ def check_reorder(func: PrimFunc, order: Sequence[For]) -> Verdict:
                 shared,
                 turned_round,
                 ignore_same_instance=_same_point_agrees(a, b),
-                sizes=_sizes(func),
+                sizes=symbolic_sizes(func),
             )
             if isinstance(found, Counterexample):
                 names = ", ".join(v.name for v in new)
@@ -243,7 +243,7 @@ def _twice(refuted: Verdict, stage: str, shifted: Callable[[], tuple[PrimFunc, l
 
     for access in accesses(path):
         if access.write:
-            found = conflict(access, access, shared, same_point, sizes=_sizes(program))
+            found = conflict(access, access, shared, same_point, sizes=symbolic_sizes(program))
             if isinstance(found, Counterexample) and witness.confirmed(program, found):
                 return replace(refuted, counterexample=found, culprits=(block,), program=program)
     return refuted
@@ -273,7 +273,7 @@ def check_decompose_reduction(func: PrimFunc, stage: str, loop: For) -> Verdict:
         own = {f.var: f.extent for f in around[start:]}
         if not set(passes) - determined_variables(access.indices, own):
             continue
-        found = conflict(access, access, [f.var for f in around[:start]], in_different_passes, sizes=_sizes(func))
+        found = conflict(access, access, [f.var for f in around[:start]], in_different_passes, sizes=symbolic_sizes(func))
         if isinstance(found, Counterexample):
             reason = f"inside {loop.var.name}, {stage} computes an element twice, each time from its initial value"
             return confirmed(func, Verdict("refuted", reason, found, "decompose it further inside", (loop, block)))
@@ -304,7 +304,7 @@ def check_covered(func: PrimFunc, path: Sequence[Stmt], buffer: Buffer) -> Verdi
     for read in found:
         if read.write or (read.block is not None and any(w.block is read.block for w in writes)):
             continue
-        missing = uncovered(read, writes, shared, _sizes(func))
+        missing = uncovered(read, writes, shared, symbolic_sizes(func))
         if isinstance(missing, Unknown):
             doubt = doubt or Verdict("unknown", f"{read.stage} reads {buffer.name}: {missing.reason}")
         elif missing is not None:
@@ -357,7 +357,8 @@ def _reads_own_result(block: Block) -> bool:
     return bool(written & set(read_buffers(block)))
 
 
-def _sizes(func: PrimFunc) -> RangesLike:
+def symbolic_sizes(func: PrimFunc) -> RangesLike:
+    """What is known of the sizes of `func`: none is negative. One may be 0, and then what does not depend on it still runs."""
     found = set(func.size_vars)
     for buffer in func.buffers:
         for extent in buffer.shape:

@@ -13,7 +13,7 @@ from tests.fuzz.programs import programs
 pytestmark = pytest.mark.usefixtures("device")
 
 
-@examples(60, share=40)
+@examples(8, share=40)
 @given(programs())
 def test_default_schedules(program):
     kernel = build(program.func, target="opencl")

@@ -13,6 +13,7 @@ from bench import models, zoo
 from bench.agreement import check as check_agreement
 from tensorlang import te
 from tensorlang.build import evaluate, lower_kernel
+from tensorlang.codegen.opencl.emit import opencl_module
 from tensorlang.codegen.target import find_target
 from tensorlang.config import Settings
 from tensorlang.errors import BuildError, ModelError
@@ -20,6 +21,7 @@ from tensorlang.graph import get
 from tensorlang.graph.ops.serial import SerialOp
 from tensorlang.ir.expr import var
 from tests import programs
+from tests.codegen.c.test_c_helpers import NAMES
 from tests.graph.ops.test_te import CASES, Case, check
 from tests.models import save_classifier
 from tests.opencl.test_opencl_emit import two_stages
@@ -188,3 +190,7 @@ def test_open_dimensions_are_refused(tmp_path):
 def test_there_is_no_machine_code_to_show():
     with pytest.raises(BuildError, match="target 'opencl' ends with its opencl"):
         _ = tl.build(programs.chain(8), target="opencl").asm
+
+
+def test_every_function_that_kernels_may_call_is_opencl_too(device):
+    device.functions(opencl_module("// " + " ".join(NAMES)), [])

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from tensorlang import te
 from tensorlang.build import build, lower_kernel
+from tensorlang.graph import get
 from tests import programs
 
 
@@ -102,3 +105,33 @@ def test_constant_operand_is_packed_at_build_time():
 def test_register_tile_has_no_guard_inside():
     text = lower_kernel(programs.dense(128, 768, 64)).emitted.text
     assert "vstore(y" in text and "if " not in text and "masked" not in text
+
+
+def test_products_of_a_batch_pack_their_constant_operand():
+    a, b = te.placeholder((3, 20, 40), name="a"), te.placeholder((3, 40, 70), name="b")
+    k = te.reduce_axis(40, "k")
+    out = te.compute((3, 20, 70), lambda n, i, j: te.sum(a[n, i, k] * b[n, k, j], axis=k), name="out")
+    func = te.create_prim_func("bmm", [a, b], [out])
+    check(func, np.matmul)
+    constant = replace(func, attrs={**func.attrs, "constants": ("b",)})
+    kernel = lower_kernel(constant)
+    assert "b_packed" in kernel.emitted.text and kernel.preparations  # once, when the program is built
+
+
+def test_rows_that_collide_in_the_cache_are_packed():
+    """Rows 4096 bytes apart fall into one set of the first-level cache; 4160 bytes apart they do not."""
+    kernels = {k: lower_kernel(programs.dense(64, 512, k)).emitted.text for k in (1024, 1040)}
+    assert "x_packed" in kernels[1024] and "x_packed" not in kernels[1040]
+    check(programs.dense(37, 512, 1024), programs.dense_reference, 1e-4)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("lines", [1, 5, 37])
+def test_recurrences_run_their_lines_side_by_side(axis, lines):
+    shape = (30, lines) if axis == 0 else (lines, 30)
+    x = te.placeholder(shape, name="x")
+    func = te.create_prim_func("c", [x], [get("cumsum").te(x, axis=axis)])
+    check(func, lambda a: a.cumsum(axis))
+    if lines == 37:
+        nest = str(build(func).stages["scheduled"])
+        assert nest.index("r0_o") < nest.index("rows_t")  # vectors of lines around the steps

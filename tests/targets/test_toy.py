@@ -185,8 +185,9 @@ def test_what_the_target_has_no_code_for_runs_on_the_cpu_and_is_told(toy):
     graph = Graph([x], b.nodes, [found, count], "points")
     exe = tl.compile(graph, target="toy")
     a = values(3, 4)
-    for got, want in zip(exe(a), tl.compile(graph)(a), strict=True):
-        np.testing.assert_array_equal(got, want)
+    (got, number), (want, _) = exe(a), tl.compile(graph)(a)
+    np.testing.assert_array_equal(got[:, :number], want[:, :number])  # behind these the operator leaves what it finds
+    assert number == (a > 0).sum()
     assert exe.placement["counts"] == {
         "kernels on toy": 1, "kernels on cpu": 1, "copies between memories": 0, "bytes copied": 0,
     }  # fmt: skip

@@ -18,6 +18,7 @@ _KEYWORDS = (
     "auto break case char const continue default do double else enum extern float for goto if inline int long register "
     "restrict return short signed sizeof static struct switch typedef union unsigned void volatile while _Bool _Complex "
     "_Imaginary asm typeof main NULL NAN INFINITY bool true false errno assert "
+    "int8_t int16_t int32_t int64_t uint8_t uint16_t uint32_t uint64_t "
     "kernel global local constant private half uchar ushort uint ulong size_t event_t sampler_t barrier"
 )
 # Functions that a C compiler knows by itself, or that math.h declares: a static function of that name would clash.

@@ -142,11 +142,12 @@ def describe_json(interface: Interface, manifest: dict[str, Any]) -> str:
     return json.dumps(content, indent=1) + "\n"
 
 
-def example_text(interface: Interface, header: str, shapes: Sequence[Sequence[int]]) -> str:
+def example_text(interface: Interface, header: str, shapes: Sequence[Sequence[int]], weights_file: str = "") -> str:
     """A program that feeds fixed inputs and prints a checksum per output.
 
     Args:
         shapes: of the inputs.
+        weights_file: where the weights are, if not inside.
     """
     p = interface.prefix
     lines = []
@@ -165,7 +166,7 @@ def example_text(interface: Interface, header: str, shapes: Sequence[Sequence[in
         start = sum(len(t.shape) for t in interface.outputs[:k])
         prints.append(f"  report({p}_output_name({k}), outputs[{k}], elements(shapes + {start}, {len(tensor.shape)}) * {tensor.itemsize});")
     return Template(_EXAMPLE).substitute(
-        p=p, P=p.upper(), header=header, sizes=", ".join(map(str, flat)), num_inputs=max(1, len(interface.inputs)),
+        p=p, header=header, create=f'{p}_create_from_file(&model, "{weights_file}")' if weights_file else f"{p}_create(&model)", sizes=", ".join(map(str, flat)), num_inputs=max(1, len(interface.inputs)),
         num_outputs=max(1, len(interface.outputs)), num_sizes=max(1, interface.output_dims), fill="\n".join(lines),
         prints="\n".join(prints), frees="\n".join([*(f"  free((void *)inputs[{k}]);" for k in range(len(interface.inputs))), *frees]),
     )  # fmt: skip
@@ -249,7 +250,7 @@ int main(void) {
   (void)seed;
   (void)next;
 
-  expect(${p}_create(&model));
+  expect($create);
   expect(${p}_output_shapes(model, sizes, shapes));
 $fill
   expect(${p}_run(model, inputs, sizes, outputs, shapes, NULL, 0));

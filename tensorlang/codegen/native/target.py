@@ -31,13 +31,11 @@ class _Family:
         triple: LLVM's.
         features: what every such machine has, by LLVM's names.
         optional: what some have besides; others are refused, because LLVM ignores names that it does not know.
-        abi: the name of the calling convention, where the triple does not tell.
     """
 
     triple: str
     features: tuple[str, ...]
     optional: tuple[str, ...] = ()
-    abi: str = ""
 
 
 _V1 = ("64bit", "cmov", "cx8", "fxsr", "mmx", "sse", "sse2")
@@ -64,7 +62,7 @@ _FAMILIES = {
     ),
     "riscv64-linux-gnu": _Family(
         "riscv64" + _LINUX, ("a", "c", "d", "f", "m"),
-        ("v", "zba", "zbb", "zbs", "zfh", "zfhmin", "zvfh", "zvfhmin", "zvl256b", "zvl512b"), "lp64d",
+        ("v", "zba", "zbb", "zbs", "zfh", "zfhmin", "zvfh", "zvfhmin", "zvl256b", "zvl512b"),
     ),
     "wasm32": _Family(
         "wasm32-unknown-unknown",
@@ -90,14 +88,12 @@ class CpuTarget:
         cpu: the scheduling model's name, "" for generic.
         features: LLVM feature string, `+avx2,+fma,...`.
         vector_bits: widest vector register to use.
-        abi: name of the calling convention where the triple does not tell it ("lp64d" of RISC-V).
     """
 
     triple: str
     cpu: str
     features: str
     vector_bits: int
-    abi: str = ""
 
     @classmethod
     def host(cls) -> CpuTarget:
@@ -105,9 +101,9 @@ class CpuTarget:
         return _host()
 
     @classmethod
-    def of(cls, triple: str, cpu: str = "", features: str = "", abi: str = "") -> CpuTarget:
+    def of(cls, triple: str, cpu: str = "", features: str = "") -> CpuTarget:
         """A target by triple and features, its vector width inferred from them."""
-        return cls(triple, cpu, features, _vector_bits(set(features.split(","))), abi)
+        return cls(triple, cpu, features, _vector_bits(set(features.split(","))))
 
     @classmethod
     def parse(cls, text: str) -> CpuTarget | None:
@@ -125,12 +121,17 @@ class CpuTarget:
             may = ", ".join(sorted({*family.optional} - {*family.features}))
             raise BuildError(f"target {text!r}: {name} has no feature {', '.join(unknown)}; there is: {may}")
         features = ",".join(f"+{f}" for f in sorted({*family.features, *more}))
-        return cls.of(family.triple, "", features, family.abi)
+        return cls.of(family.triple, "", features)
 
     @property
     def architecture(self) -> str:
         """The triple's first part."""
         return self.triple.split("-", 1)[0]
+
+    @property
+    def abi(self) -> str:
+        """The name of the calling convention, where the triple does not tell: RISC-V with floats in registers."""
+        return "lp64d" if self.architecture == "riscv64" and self.has("d") else ""
 
     @property
     def pointer_bits(self) -> int:

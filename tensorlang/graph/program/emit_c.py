@@ -43,7 +43,7 @@ class CMain(StaticMain):
     def __init__(self, program: ProgramBuilder):
         super().__init__(program)
         graph = program.graph
-        self.taken = set(self.reserved) | set(program.kernels)
+        self.taken = {*self.reserved, *program.kernels, *(f"arena_{t}" for t in SCALARS)}
         self.model = self._unique(graph.name or "model")
         self.taken.add(f"{self.model}_run")
         self.inputs = [self._unique(v.name) for v in graph.inputs]

@@ -119,3 +119,8 @@ def test_the_report_says_why():
     context = Context()
     optimize(model(), context=context)
     assert any("Winograd" in str(note) for note in context.notes)
+
+
+def test_the_flag_forbids_it():
+    assert any(name.startswith("winograd") for name in tl.compile(model()).kernels)
+    assert not any(name.startswith("winograd") for name in tl.compile(model(), winograd=False).kernels)
