@@ -16,7 +16,7 @@ HASH := $(shell cksum < pyproject.toml | cut -d' ' -f1)
 STAMP = .venv/.installed-$(1)-$(HASH)
 PYTEST = $(PY) -m pytest -n $(WORKERS) --dist loadscope
 
-.PHONY: demo test lint unit bench bench-ops conformance fuzz clean
+.PHONY: demo test lint unit test-deploy bench bench-ops conformance fuzz clean
 .DEFAULT_GOAL := test
 .NOTPARALLEL:  # two pip runs in one .venv would race
 
@@ -26,11 +26,24 @@ demo: $(call STAMP,test)
 test: lint unit
 
 unit: $(call STAMP,test+dev)
-	$(PYTEST) $(PYTEST_ARGS)
+	$(PYTEST) -m "not deploy" $(PYTEST_ARGS)
 
 lint: $(call STAMP,test+dev)
 	$(PY) -m ruff check .
 	$(PY) -m mypy
+
+# What leaves the machine: C programs, valgrind, emulated processors. Installs those tools where it may; a test whose tool is
+# missing says so and is skipped.
+DEPLOY_COMMANDS := gcc valgrind node qemu-aarch64 aarch64-linux-gnu-gcc arm-linux-gnueabihf-gcc riscv64-linux-gnu-gcc
+DEPLOY_PACKAGES := gcc libc6-dev valgrind nodejs qemu-user gcc-aarch64-linux-gnu gcc-arm-linux-gnueabihf gcc-riscv64-linux-gnu
+
+test-deploy: $(call STAMP,test+dev)
+	@missing=; for c in $(DEPLOY_COMMANDS); do command -v $$c > /dev/null || missing="$$missing $$c"; done; \
+	if [ -n "$$missing" ] && command -v apt-get > /dev/null && [ "$$(id -u)" = 0 ]; then \
+		apt-get update -qq && apt-get install -y -qq --no-install-recommends $(DEPLOY_PACKAGES) || true; \
+	elif [ -n "$$missing" ]; then echo "missing, and so not tested:$$missing"; fi
+	$(PYTEST) -m deploy $(PYTEST_ARGS)
+	$(PYTEST) tests/deploy -m "not deploy" $(PYTEST_ARGS)
 
 bench: $(call STAMP,bench)
 	$(PY) -m bench $(BENCH_ARGS)

@@ -23,10 +23,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # what type checkers and editors see; keep in step with the tables (a test compares the two)
     from tensorlang import errors as errors, te as te
     from tensorlang.benchmark import benchmark as benchmark
+    from tensorlang.build.plain import runner_of as _runner_of  # noqa: F401
     from tensorlang.codegen.native import frontend as _native_frontend  # noqa: F401 (these are what is offered, not used)
     from tensorlang.codegen.native.target import CpuTarget as CpuTarget
     from tensorlang.compile import Executable as Executable, compile as compile, load as load
     from tensorlang.export import export_artifact as _export_artifact  # noqa: F401
+    from tensorlang.graph.hosted import compile_hosted as _compile_hosted  # noqa: F401
+    from tensorlang.graph.needs import needs_report as _needs_report  # noqa: F401
     from tensorlang.graph.ops.custom import is_reproducible as _is_reproducible  # noqa: F401
     from tensorlang.load_model import (
         from_onnx as from_onnx,
@@ -66,6 +69,7 @@ _PRIVATE: dict[str, tuple[str, str | None]] = {
     "_is_reproducible": ("tensorlang.graph.ops.custom", "is_reproducible"),
     "_runner_of": ("tensorlang.build.plain", "runner_of"),
     "_segmented": ("tensorlang.segmented", "segmented"),
+    "_needs_report": ("tensorlang.graph.needs", "needs_report"),
     "_native_frontend": ("tensorlang.codegen.native.frontend", None),
 }
 

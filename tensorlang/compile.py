@@ -29,7 +29,7 @@ from tensorlang.errors import ArtifactError, BuildError, InputError, ModelError,
 from tensorlang.runtime.artifact import Artifact, read_artifact, write_artifact
 from tensorlang.runtime.cache import ContentCache
 from tensorlang.runtime.executable import Executable, ForeignRunner, NativeRunner, Runner
-from tensorlang.runtime.library import is_library, read_library
+from tensorlang.runtime.load import read
 from tensorlang.runtime.machine import host_features, host_triple, require_machine
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def compile(
 
         exe: Executable = tensorlang._segmented(model, shapes, refusal, fallback, segment)
         if verify and (path is None or any(i.dtype == "object" for i in exe.inputs)):
-            raise BuildError("verify=True compares models whose inputs are numbers, and what the host computes only from a file")
+            raise BuildError("verify=True: of models with steps of the host, only files whose inputs are numbers") from None
     else:
         exe = Executable(artifact, _runner(artifact, settings))
         exe.exporter = _exporter(build, target, settings)
@@ -117,10 +117,7 @@ def load(path: str | Path) -> Executable:
         ArtifactError: there is no such file, it is damaged, or it is for another machine.
     """
     path = Path(path)
-    artifact = read_library(path) if is_library(path) else read_artifact(path)
-    manifest = artifact.manifest
-    if artifact.libraries or artifact.file is not None:
-        require_machine(manifest.get("triple", ""), manifest.get("cpu_features", ()), str(path))
+    artifact = read(path)
     settings = Settings.from_env()
     try:
         exe = Executable(artifact, _runner(artifact, settings))
@@ -196,7 +193,7 @@ class _Build:
 
 def _runner(artifact: Artifact, settings: Settings) -> Runner:
     """Machine code for the CPU runs without the compiler; anything else by what its target says."""
-    if settings.jit and (artifact.libraries or artifact.file) and "target" not in artifact.manifest:
+    if settings.jit and artifact.is_native and "target" not in artifact.manifest:
         try:
             require_machine(artifact.manifest["triple"], artifact.manifest["cpu_features"], artifact.manifest["model"])
         except ArtifactError as refusal:

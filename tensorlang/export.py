@@ -67,7 +67,9 @@ def export_artifact(
     store = ContentCache.of(settings, "native")
     form = form or FORMS.get(path.suffix)
     if form not in FORMS.values():
-        raise ArtifactError(f"{path}: a library's form is told by its suffix ({', '.join(FORMS)}) or form= ({', '.join(FORMS.values())})")
+        raise ArtifactError(
+            f"{path}: a library's form is told by its suffix ({', '.join(FORMS)}) or by form= ({', '.join(FORMS.values())})"
+        )
     if weights_place not in WEIGHTS_PLACES:
         raise ArtifactError(f"weights={weights_place!r}: they can be {' or '.join(WEIGHTS_PLACES)}")
     inside = weights_place == "inside"

@@ -56,6 +56,7 @@ LIGHT_PACKAGES = {"errors", "config", "ir", "runtime"}
 FACADE = "tensorlang"
 FACADE_USERS = {"cli"}
 LAZY_USERS = {
+    "tensorlang.cli.doctor": "the command line starts fast; what targets need is asked when doctor runs",
     "tensorlang.codegen.native.compile": "numba's front end costs 0.4 s, and a build that the cache knows needs none",
     "tensorlang.compile": "a model that the cache knows needs no importer, no graph and no oracle",
 }

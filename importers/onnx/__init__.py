@@ -11,6 +11,7 @@ from tensorlang.graph import Graph, Segments
 from . import (
     attention,
     casts,
+    classifiers,
     control,
     custom,
     einsum,
@@ -37,7 +38,7 @@ from .reader import Source, read_model, sniff
 from .segments import split
 
 __all__ = [
-    "OnnxImporter", "attention", "casts", "control", "einsum", "elementwise", "importer", "microsoft", "ml", "ngrams", "nn",
+    "OnnxImporter", "attention", "casts", "classifiers", "control", "einsum", "elementwise", "importer", "microsoft", "ml", "ngrams", "nn",
     "qlinear", "quantize", "random", "recurrent", "reductions", "resize", "sampling", "selection", "sequences",
     "signal", "tensors", "training",
 ]  # fmt: skip

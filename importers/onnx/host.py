@@ -15,12 +15,13 @@ from tensorlang.errors import InputError, TensorlangError, UnsupportedOpError
 from .node import node_label
 from .registry import canonical_domain
 
-Run = Callable[[Sequence[np.ndarray]], Sequence[np.ndarray]]
+Run = Callable[[Sequence[np.ndarray]], Sequence[Any]]
 
 REFERENCE, ONNXRUNTIME = "onnx.reference", "onnxruntime"
 STRING = onnx.TensorProto.STRING
 ALWAYS = {  # operators of the host whatever the types of their inputs
     ("", "StringConcat"), ("", "StringNormalizer"), ("", "StringSplit"), ("", "RegexFullMatch"), ("", "ImageDecoder"),
+    ("ai.onnx.ml", "ZipMap"),
 }  # fmt: skip
 
 
@@ -36,6 +37,21 @@ def by_reference(node: onnx.NodeProto, opsets: Mapping[str, int]) -> Run | None:
 
     def run(arrays: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
         return _called(node, lambda: evaluator.run(None, dict(zip(names, arrays, strict=True))))
+
+    return run
+
+
+def zipped(node: onnx.NodeProto) -> Run:
+    """ZipMap: rows of scores as a list of {label: score}, as onnxruntime gives them."""
+    found = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    texts = [t.decode() for t in found.get("classlabels_strings", ())]
+    labels: list[Any] = texts or list(found.get("classlabels_int64s", ()))
+
+    def run(arrays: Sequence[np.ndarray]) -> Sequence[Any]:
+        rows = np.atleast_2d(arrays[0])
+        if rows.shape[-1] != len(labels):
+            raise InputError(f"node {node_label(node)!r} (ZipMap) has {len(labels)} labels for scores {rows.shape}")
+        return [[dict(zip(labels, row.tolist(), strict=True)) for row in rows]]
 
     return run
 

@@ -14,12 +14,14 @@ from .registry import onnx_op
 ML = "ai.onnx.ml"
 
 
-def _floats(node: OnnxNode, name: str, default: tuple[float, ...] | None = None) -> np.ndarray | None:
+def floats(node: OnnxNode, name: str, default: tuple[float, ...] | None = None) -> np.ndarray | None:
+    """An attribute of numbers as f32."""
     given = node.attr(name, default)
     return None if given is None else np.asarray(given, np.float32)
 
 
-def _float(node: OnnxNode, x: Value) -> Value:
+def as_float(node: OnnxNode, x: Value) -> Value:
+    """`x` as f32."""
     return x if str(x.dtype) == "f32" else node.add("cast", x, dtype="f32")
 
 
@@ -32,8 +34,8 @@ def binarizer(node: OnnxNode) -> Value:
 @onnx_op("Scaler", domain=ML)
 def scaler(node: OnnxNode) -> Value:
     """(x - offset) * scale, as f32"""
-    x = _float(node, node.input(0))
-    offset, scale = _floats(node, "offset", (0.0,)), _floats(node, "scale", (1.0,))
+    x = as_float(node, node.input(0))
+    offset, scale = floats(node, "offset", (0.0,)), floats(node, "scale", (1.0,))
     return node.add("mul", node.add("sub", x, node.constant(offset)), node.constant(scale))
 
 
@@ -50,7 +52,7 @@ def imputer(node: OnnxNode) -> Value:
 @onnx_op("Normalizer", domain=ML)
 def normalizer(node: OnnxNode) -> Value:
     """Rows over their largest, the sum of their sizes, or their length; rows of zeros stay."""
-    x = _float(node, node.input(0))
+    x = as_float(node, node.input(0))
     axes = (x.type.ndim - 1,)
     mode = node.choice("norm", "MAX", "L1", "L2")
     of = {"MAX": "reduce_max", "L1": "reduce_l1", "L2": "reduce_l2"}[mode]
@@ -73,11 +75,11 @@ def array_feature_extractor(node: OnnxNode) -> Value:
 
 @onnx_op("LinearRegressor", domain=ML)
 def linear_regressor(node: OnnxNode) -> Value:
-    x = _float(node, node.input(0))
+    x = as_float(node, node.input(0))
     targets = node.attr("targets", 1)
     weights = np.asarray(node.attr("coefficients"), np.float32).reshape(targets, -1).T
     y = node.add("matmul", x, node.constant(weights))
-    if (bias := _floats(node, "intercepts")) is not None:
+    if (bias := floats(node, "intercepts")) is not None:
         y = node.add("add", y, node.constant(bias))
     return _transformed(node, y)
 
@@ -130,7 +132,7 @@ _MODES = {"BRANCH_LEQ": 0, "BRANCH_LT": 1, "BRANCH_GTE": 2, "BRANCH_GT": 3, "BRA
 _MEMBER = 6  # of TreeEnsemble's own numbering
 
 
-class _Forest:
+class Forest:
     """Nodes in rows of tables, as the operator `tree_leaves` takes them."""
 
     def __init__(self) -> None:
@@ -199,8 +201,8 @@ def _aggregated(node: OnnxNode, leaf: Value, table: np.ndarray, present: np.ndar
 
 @onnx_op("TreeEnsembleRegressor", domain=ML)
 def tree_ensemble_regressor(node: OnnxNode) -> Value:
-    x = _float(node, node.input(0))
-    forest, roots, names = _classic_forest(node)
+    x = as_float(node, node.input(0))
+    forest, roots, names = classic_forest(node)
     targets = node.attr("n_targets", 1)
     leaf = forest.leaves(node, x, roots)
     table, present = np.zeros((len(forest.rows), targets)), np.zeros((len(forest.rows), targets), bool)
@@ -211,12 +213,12 @@ def tree_ensemble_regressor(node: OnnxNode) -> Value:
         table[names[tree, at], target] += weight
         present[names[tree, at], target] = True
     y = _aggregated(node, leaf, table, present, node.attr("aggregate_function", "SUM"), x)
-    if (base := _floats(node, "base_values")) is not None:
+    if (base := floats(node, "base_values")) is not None:
         y = node.add("add", y, node.constant(base))
     return _transformed(node, y)
 
 
-def _classic_forest(node: OnnxNode) -> tuple[_Forest, list[int], dict[tuple[int, int], int]]:
+def classic_forest(node: OnnxNode) -> tuple[Forest, list[int], dict[tuple[int, int], int]]:
     """The trees of the older operators: nodes named by tree and number, the first of each tree its root."""
     trees, ids = node.attr("nodes_treeids"), node.attr("nodes_nodeids")
     count = len(ids)
@@ -228,7 +230,7 @@ def _classic_forest(node: OnnxNode) -> tuple[_Forest, list[int], dict[tuple[int,
         columns[name] = node.attr(f"nodes_{name}", default) or (0,) * count
         if len(columns[name]) != count:
             raise node.fail(f"nodes_{name} has {len(columns[name])} entries for {count} nodes")
-    forest = _Forest()
+    forest = Forest()
     names: dict[tuple[int, int], int] = {}
     roots: dict[int, int] = {}
     for row, key in enumerate(zip(trees, ids, strict=True)):
@@ -253,7 +255,7 @@ def tree_ensemble(node: OnnxNode) -> Value:
     missing = node.attr("nodes_missing_value_tracks_true", None) or (0,) * count
     members = iter(_sets(node))
     weights, targets, n_targets = node.attr("leaf_weights"), node.attr("leaf_targetids"), node.attr("n_targets")
-    forest = _Forest()
+    forest = Forest()
     leaves = [forest.leaf() for _ in targets]
     heads: list[int] = []
     chains: list[list[int]] = []

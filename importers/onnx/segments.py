@@ -16,7 +16,7 @@ from tensorlang.errors import ModelError, UnsupportedOpError
 from tensorlang.graph import HostStep, NativeStep, Segments, Slot
 
 from .convert import Inputs, Shapes
-from .host import ALWAYS, ONNXRUNTIME, REFERENCE, STRING, Run, by_onnxruntime, by_reference, captured_names
+from .host import ALWAYS, ONNXRUNTIME, REFERENCE, STRING, Run, by_onnxruntime, by_reference, captured_names, zipped
 from .node import node_label
 from .reader import all_nodes, opset_versions
 from .registry import canonical_domain
@@ -44,7 +44,7 @@ def split(
 class _Splitter:
     def __init__(self, model: onnx.ModelProto, shapes: Shapes, refused: Collection[str], fallback: str | None):
         self.refused, self.fallback = set(refused), fallback
-        self.model = _with_shapes(model, shapes)
+        self.model = _with_numbered_labels(_with_shapes(model, shapes))
         self.opsets = opset_versions(model)
         graph = self.model.graph
         self.types = _types(self.model)
@@ -111,6 +111,8 @@ class _Splitter:
         run: Run | None
         if engine == ONNXRUNTIME:
             run = by_onnxruntime(node, self.opsets, self.model.ir_version)
+        elif node.op_type == "ZipMap":
+            run = zipped(node)
         else:
             run = by_reference(node, self.opsets)
         if run is None:
@@ -252,6 +254,38 @@ def _info(slot: Slot) -> onnx.ValueInfoProto:
     kind = slot.dtype
     code = next(c for c in onnx.TensorProto.DataType.values() if _dtype_name(c) == kind)
     return helper.make_tensor_value_info(slot.name, code, list(slot.shape))
+
+
+_NUMBERED = {  # classifiers whose labels may be strings -> their attribute of labels that are integers
+    "LinearClassifier": "classlabels_ints", "SVMClassifier": "classlabels_ints",
+    "TreeEnsembleClassifier": "classlabels_int64s",
+}  # fmt: skip
+
+
+def _with_numbered_labels(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Classifiers give the number of a label, and the host looks up the string: the scores are compiled."""
+    nodes: list[onnx.NodeProto] = []
+    for node in model.graph.node:
+        texts = [a for a in node.attribute if a.name == "classlabels_strings" and len(a.strings)]
+        nodes.append(node)
+        if node.domain != "ai.onnx.ml" or node.op_type not in _NUMBERED or not texts:
+            continue
+        labels = list(texts[0].strings)
+        number, numbers = f"{node.output[0]}#number", list(range(len(labels)))
+        node.attribute.remove(texts[0])
+        node.attribute.append(helper.make_attribute(_NUMBERED[node.op_type], numbers))
+        table: dict[str, object] = {"keys_int64s": numbers, "values_strings": labels}
+        if opset_versions(model).get("ai.onnx.ml", 1) < 2:
+            table = {"classes_strings": labels}
+        encoder = helper.make_node(
+            "LabelEncoder", [number], [node.output[0]], f"{node_label(node)}.labels", domain="ai.onnx.ml", **table
+        )
+        node.output[0] = number
+        nodes.append(encoder)
+    copies = [onnx.NodeProto.FromString(n.SerializeToString()) for n in nodes]
+    del model.graph.node[:]
+    model.graph.node.extend(copies)
+    return model
 
 
 def _with_shapes(model: onnx.ModelProto, shapes: Shapes) -> onnx.ModelProto:

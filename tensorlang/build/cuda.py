@@ -29,6 +29,7 @@ class Cuda(Target):
     """NVIDIA GPUs of compute capability 9.0 and later."""
 
     name = "cuda"
+    memory = "cuda"
     language = "python"
     schedules = "cuda"
     inspects = ("ptx",)

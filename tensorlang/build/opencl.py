@@ -32,6 +32,7 @@ class OpenCL(Target):
     """OpenCL C 1.2."""
 
     name = "opencl"
+    memory = "opencl"
     language = "opencl"
     schedules = "opencl"
     graph_compiler = "tensorlang.graph.opencl:compile_opencl"

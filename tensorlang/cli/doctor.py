@@ -12,13 +12,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import tensorlang
 import tensorlang as tl
 from tensorlang.cli import selftest
 from tensorlang.cli.report import Reporter
-from tensorlang.codegen.target import Target as TargetObject, load_target, registered
 from tensorlang.config import Settings
-from tensorlang.errors import TensorlangError
-from tensorlang.graph.generator import Generator, find_generator, registered_generators
 
 # the instruction sets (as LLVM calls them) that matter to kernels, of the two hundred flags that a CPU may have
 SHOWN_FEATURES = (
@@ -36,7 +34,7 @@ def examine(report: Reporter, *, cache_details: bool) -> dict[str, Any]:
         test = self_test()
     cache = cache_report(settings.cache_dir, enabled=settings.cache, details=cache_details)
     core, extras = packages()
-    targets = targets_report()
+    targets = tensorlang._needs_report()
     missing = [name for name, version in core.items() if version is None]
     return {
         "ok": bool(test["ok"] and not missing and (cache["writable"] or not cache["enabled"])),
@@ -122,26 +120,6 @@ def packages() -> tuple[dict[str, str | None], dict[str, dict[str, Any]]]:
             else:
                 entry["installed"][name[0]] = version
     return core, extras
-
-
-def targets_report() -> dict[str, dict[str, Any]]:
-    """Every target and code generator: what it needs that is there, what is missing, and the commands that add it."""
-    report: dict[str, dict[str, Any]] = {}
-    for name, entry in sorted({**registered_generators(), **registered()}.items()):
-        try:
-            found: TargetObject | Generator = load_target(entry) if name in registered() else find_generator(name)
-            needs = found.needs()
-        except TensorlangError as error:
-            report[name] = {"ok": False, "found": {}, "missing": [str(error)], "install": []}
-            continue
-        lacking = [n for n in needs if not n.found]
-        report[name] = {
-            "ok": not lacking,
-            "found": {n.what: n.found for n in needs if n.found},
-            "missing": [n.what for n in lacking],
-            "install": [n.install for n in lacking if n.install],
-        }
-    return report
 
 
 def _version(package: str) -> str | None:

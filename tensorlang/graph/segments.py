@@ -44,7 +44,7 @@ class HostStep:
     engine: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    run: Callable[[Sequence[np.ndarray]], Sequence[np.ndarray]]
+    run: Callable[[Sequence[np.ndarray]], Sequence[Any]]
 
 
 @dataclass(frozen=True, eq=False)

@@ -51,6 +51,11 @@ class Artifact:
     report: dict[str, float] = field(default_factory=dict)
     file: Path | None = None
 
+    @property
+    def is_native(self) -> bool:
+        """Whether it holds machine code."""
+        return bool(self.libraries) or self.file is not None
+
 
 def write_artifact(artifact: Artifact, path: Path) -> None:
     """Write one file; it appears whole, by rename.

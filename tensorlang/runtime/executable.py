@@ -162,7 +162,7 @@ class Executable:
     """
 
     host_nodes: tuple[tuple[str, str, str], ...] = ()
-    exporter: Callable[[Artifact, Path, str | None, str | None, str], list[Path]] | None = None  # the compiler's part of exporting
+    exporter: Callable[[Artifact, Path, str | None, str | None, str], list[Path]] | None = None  # the compiler's part
 
     def __init__(self, artifact: Artifact, runner: Runner):
         manifest = artifact.manifest
@@ -414,7 +414,7 @@ class Executable:
         """Write the model for programs without Python: a library with a C interface, a header, a description and an example.
 
         Args:
-            path: `libm.so`, or `libm.a` to be linked into a program; of target "c", a folder. The other files are named after it.
+            path: `libm.so`, or `libm.a` to be linked into a program; of target "c", a folder. The other files' names follow it.
             target: the machine, such as "x86-64-v3" or "aarch64-linux-gnu"; by default the one that the model was compiled for.
             form: "so" or "a"; by the path's suffix where it is None.
             weights: "inside" the library, or "beside" it: in a file `libm.weights`, which the C program maps or brings itself.

@@ -24,7 +24,7 @@ from tensorlang.ir.buffer import Buffer
 from tensorlang.ir.expr import Expr, and_, const, floormod, le, load, lt, var
 from tensorlang.ir.reduction import reduce_loop_vars
 from tensorlang.ir.stmt import Allocate, Block, CallPacked, For, Iter, PrimFunc, Seq, Stmt, Store, seq
-from tensorlang.ir.tensor_intrin import BLOCKIZED, TENSORIZED
+from tensorlang.ir.tensor_intrin import TENSORIZED
 from tensorlang.ir.tree import guard_blocks, loop_path, loops_of, read_buffers, replace_stmt, written_buffers
 from tensorlang.ir.visitor import blocks, free_vars, map_exprs, rewrite, rewrite_stmt, substitute_stmt, walk_stmt
 from tensorlang.schedule.copies import Copy, fresh_copy
@@ -219,12 +219,14 @@ def _check_form(loop: For, body: _Body, stages: Sequence[int], what: str) -> Non
         for node in walk_stmt(s):
             if isinstance(node, CallPacked) and any(b in body.private for b in node.buffers):
                 raise ScheduleError(f"{what}: packed function {node.name} is given all of a buffer that is private to {name}")
+            if isinstance(node, For) and TENSORIZED in node.annotations:
+                raise ScheduleError(f"{what}: loop {node.var.name} was tensorized; pipeline {name} before that")
             if not isinstance(node, Block):
                 continue
             if k < last and loop.var in reduce_loop_vars(node):
                 raise ScheduleError(f"{what}: {node.name} accumulates along {name}, so it belongs to the last stage, {last}")
-            if ROLLING in node.annotations or TENSORIZED in node.annotations or BLOCKIZED in node.annotations:
-                raise ScheduleError(f"{what}: {node.name} was tensorized, made a block or rolled; pipeline {name} before that")
+            if ROLLING in node.annotations:
+                raise ScheduleError(f"{what}: {node.name} is rolled: it relies on the order of iterations of {name}")
     for b in body.private:
         made = {k for s, k in zip(body.statements, stages, strict=True) if b in _written(s)}
         used = {k for s, k in zip(body.statements, stages, strict=True) if b in read_buffers(s)}

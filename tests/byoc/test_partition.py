@@ -240,3 +240,39 @@ def test_unknown_generators_are_refused():
     graph = build(lambda b, x: b.add("exp", [x]), (3,))
     with pytest.raises(BuildError, match="no code generator 'acme'; there are: .*onnxruntime"):
         tl.compile(graph, codegens=["acme"])
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_random_graphs_between_random_generators(seed):
+    rng = np.random.default_rng(seed)
+
+    def make(b, x, y):
+        values = [x, y]
+        for _ in range(int(rng.integers(4, 14))):
+            if rng.random() < 0.5:
+                op, operands = str(rng.choice(["tanh", "neg", "sigmoid"])), [values[rng.integers(len(values))]]
+            else:
+                op, operands = str(rng.choice(["add", "sub", "maximum"])), [values[rng.integers(len(values))] for _ in "ab"]
+            values.append(b.add(op, operands))
+        return tuple(values[-1 - k] for k in range(int(rng.integers(1, 4))))
+
+    graph = build(make, (2, 3), (2, 3))
+    chosen = {node: int(rng.integers(3)) for node in graph.nodes}
+
+    class Chosen(Recording):
+        def supports(self, node):
+            return chosen.get(node) == int(self.name[-1])
+
+    memory = "far" if seed % 2 else ""
+    split = partition(graph, [Chosen("g0", memory=memory), Chosen("g1")])
+    done = set(split.graph.inputs)
+    for node in split.graph.nodes:
+        assert all(v.is_constant or v in done for v in node.inputs)
+        done.update(node.outputs)
+    x = feeds(graph)
+    expected = evaluate(graph, x)
+    for name, value in evaluate(split.graph, x).items():
+        np.testing.assert_allclose(value, expected[name], rtol=1e-6, atol=1e-6)
+    inside = sum(len(n.attrs["region"].graph.nodes) for n in split.regions)
+    assert inside + split.kept == len(graph.nodes)
+    assert inside == sum(k < 2 for k in chosen.values())

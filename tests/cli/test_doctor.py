@@ -114,3 +114,20 @@ def test_human_bytes():
 def test_usable_cores_are_the_processs_own():
     if hasattr(os, "sched_getaffinity"):
         assert invoke_json("doctor")["cpu"]["usable_cores"] == len(os.sched_getaffinity(0))
+
+
+def test_targets_are_listed_with_what_they_need(monkeypatch):
+    found = invoke_json("doctor")["targets"]
+    assert found["cpu"]["ok"] and "processor" in found["cpu"]["found"]
+    assert found["onnxruntime"]["ok"] and {"c", "cuda", "opencl"} <= set(found)
+
+
+def test_what_a_target_lacks_is_listed_with_the_command_that_adds_it(monkeypatch):
+    from tensorlang.build.c import CSource
+    from tensorlang.codegen.target import Need
+
+    monkeypatch.setattr(CSource, "needs", lambda self: [Need("a C compiler", "", "apt-get install gcc")])
+    assert invoke_json("doctor")["targets"]["c"] == {
+        "ok": False, "found": {}, "missing": ["a C compiler"], "install": ["apt-get install gcc"],
+    }  # fmt: skip
+    assert "apt-get install gcc" in invoke("doctor").stdout

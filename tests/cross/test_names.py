@@ -9,6 +9,7 @@ import tensorlang as tl
 from tensorlang import te
 from tensorlang.build import machine_of
 from tensorlang.codegen.native import CpuTarget
+from tensorlang.codegen.native.machine_code import hot_loops
 from tensorlang.codegen.native.target import target_names
 from tensorlang.errors import ArtifactError, BuildError
 from tests.e2e.models import perceptron
@@ -75,7 +76,7 @@ def test_an_unknown_feature_is_refused():
     ("target", "instruction", "foreign"),
     [
         ("aarch64-linux-gnu", r"fmla\s+v\d+\.4s", r"%[xyz]mm"),
-        ("arm-linux-gnueabihf", r"vfma\.f32\s+q\d+", r"%[xyz]mm"),
+        ("arm-linux-gnueabihf", r"v(fma|mla)\.f32\s+q\d+", r"%[xyz]mm"),
         ("riscv64-linux-gnu+v", r"vfmacc\.v[vf]", r"%[xyz]mm"),
         ("riscv64-linux-gnu", r"fmadd\.s", r"\bvset[i]?vli"),
         ("wasm32", r"f32x4\.mul", r"%[xyz]mm"),
@@ -90,10 +91,11 @@ def test_a_product_uses_the_machines_own_instructions(target, instruction, forei
     assert "llvm.x86" not in asm
 
 
-def test_the_innermost_loop_of_neon_does_not_spill():
-    kernel = tl.build(product, target="aarch64-linux-gnu")
-    loops = kernel.explain().machine if hasattr(kernel.explain(), "machine") else None
-    assert loops is None or loops["spills"] == 0
+@pytest.mark.parametrize("target", ["aarch64-linux-gnu", "riscv64-linux-gnu+v", "x86-64-v2"])
+def test_the_innermost_loop_keeps_its_sums_in_vector_registers(target):
+    found = hot_loops(tl.build(product, target=target).asm)
+    assert found.loops >= 1
+    assert (found.spills, found.vector_bits) == (0, 128)
 
 
 def test_a_kernel_for_another_machine_does_not_run_here():

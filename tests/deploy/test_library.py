@@ -138,7 +138,8 @@ def test_two_libraries_in_one_program(perceptron: Executable, tmp_path: Path) ->
         perceptron.export_library(tmp_path / f"libtwo.{form}")
     (tmp_path / "both.c").write_text(
         '#include "libone.h"\n#include "libtwo.h"\nint main(void) {\n  tl_one *a;\n  tl_two *b;\n'
-        "  int failed = tl_one_create(&a) || tl_two_create(&b);\n  tl_one_destroy(a);\n  tl_two_destroy(b);\n  return failed;\n}\n"
+        "  int failed = tl_one_create(&a) || tl_two_create(&b);\n"
+        "  tl_one_destroy(a);\n  tl_two_destroy(b);\n  return failed;\n}\n"
     )
     for one, two in (("libone.a", "libtwo.a"), ("libone.so", "libtwo.so"), ("libone.a", "libtwo.so")):
         gcc(tmp_path, "-o", "both", "both.c", one, two, f"-Wl,-rpath,{tmp_path}", "-lpthread")

@@ -375,6 +375,33 @@ class _Step:
             pass
         return lambda: stage.rolling_buffer()
 
+    def double_buffer(self) -> Callable[[], object]:
+        stage = self.placed_copy()
+        return lambda: stage.double_buffer()
+
+    def software_pipeline(self) -> Callable[[], object]:
+        stage = self.placed_copy()
+        loop = self.loop(stage)
+        path = [f for f in walk_stmt(self.s.func.body) if isinstance(f, For) and f.var is loop.var]
+        count = len(blocks(path[0])) if path else 2
+        stages = [self.draw(st.sampled_from((0, 0, 1, 2))) for _ in range(count - self.draw(st.sampled_from((0, 0, 0, 1))))]
+        if self.draw(st.booleans()):
+            stages.sort()
+        return lambda: stage.software_pipeline(loop, stages)
+
+    def placed_copy(self) -> Stage:
+        """Usually a stage at a loop of its reader: a fresh copy of what that reads, or another one."""
+        reader = self.stage()
+        read = [b.name for b in read_buffers(self.s.block(reader)) if b not in written_buffers(self.s.block(reader))]
+        try:
+            if read and reader.loops and self.draw(st.integers(0, 3)):
+                copy = self.s.cache_read(self.draw(st.sampled_from(read)), "global", [reader])
+                copy.compute_at(reader, self.draw(st.sampled_from(reader.loops)))
+                return copy
+        except ScheduleError:
+            pass
+        return self.stage_where(self.placed)
+
     def has_window(self, stage: Stage) -> bool:
         """Whether `stage` reads something at the sum of an output's axis and one of its reduction."""
         kinds = {it.var: it.kind for it in self.s.block(stage).iters}
@@ -407,7 +434,7 @@ STEPS: dict[str, Callable[[_Step], Callable[[], object]]] = {
         "compute_root", "reverse_compute_at", "reverse_compute_inline", "cache_read", "cache_write", "cache_inplace",
         "reindex", "transform_layout", "set_scope", "storage_align", "rolling_buffer", "set_store_predicate", "rfactor",
         "decompose_reduction", "pad_einsum", "decompose_padding", "loop_partition", "specialize", "blockize", "tensorize",
-        "pragma", "annotate", "unannotate",
+        "double_buffer", "software_pipeline", "pragma", "annotate", "unannotate",
     ))
 }  # fmt: skip
 NAMES = (

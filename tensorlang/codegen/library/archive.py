@@ -56,7 +56,9 @@ def weights_object(symbol: str, data: bytes | memoryview, like: bytes) -> bytes:
     names_at = strings_at + len(strings)
     table_at = -(-(names_at + len(sections)) // 8) * 8
 
-    def header(name: bytes, kind: int, flags: int, at: int, size: int, link: int = 0, info: int = 0, align: int = 1, entry: int = 0) -> bytes:
+    def header(
+        name: bytes, kind: int, flags: int, at: int, size: int, *, link: int = 0, info: int = 0, align: int = 1, entry: int = 0
+    ) -> bytes:
         return struct.pack("<IIQQQQIIQQ", sections.index(name), kind, flags, 0, at, size, link, info, align, entry)
 
     table = bytes(64) + b"".join([

@@ -18,12 +18,12 @@ def header_text(interface: Interface, target: str) -> str:
     tensors = [f" *   {_declared(t)}" for t in interface.inputs]
     outputs = [f" *   {_declared(t)}" for t in interface.outputs]
     statuses = [f"#define {upper}_OK 0"] + [f"#define {upper}_{s.name} {int(s)}  /* {t} */" for s, t in STATUS_TEXTS.items()]
+    note = "may be NULL: all are fixed" if interface.is_static else "in the order of the inputs, their dimensions in order"
     return Template(_HEADER).substitute(
         p=p, P=upper, model=_comment(interface.model), target=target, inputs="\n".join(tensors) or " *   none",
         outputs="\n".join(outputs), statuses="\n".join(statuses), num_inputs=len(interface.inputs),
         num_outputs=len(interface.outputs), input_dims=interface.input_dims, output_dims=interface.output_dims,
-        weights_bytes=interface.weights_bytes, max_input_dims=max(1, interface.input_dims),
-        shapes_note="may be NULL: all are fixed" if interface.is_static else "in the order of the inputs, their dimensions in order",
+        weights_bytes=interface.weights_bytes, shapes_note=note,
     )  # fmt: skip
 
 
@@ -157,18 +157,20 @@ def example_text(interface: Interface, header: str, shapes: Sequence[Sequence[in
             count *= d
         lines += _fill(k, tensor, count)
     flat = [d for shape in shapes for d in shape] or [0]
-    frees = []
+    prints, frees = [], [f"  free((void *)inputs[{k}]);" for k in range(len(interface.inputs))]
+    start = 0
     for k, tensor in enumerate(interface.outputs):
-        lines += _room(p, k, tensor, sum(len(t.shape) for t in interface.outputs[:k]))
+        rank = len(tensor.shape)
+        lines += _room(k, tensor, start)
+        nbytes = f"elements(shapes + {start}, {rank}) * {tensor.itemsize}"
+        prints.append(f"  report({p}_output_name({k}), outputs[{k}], {nbytes});")
         frees.append(f"  {p}_free(outputs[{k}]);" if tensor.told else f"  free(outputs[{k}]);")
-    prints = []
-    for k, tensor in enumerate(interface.outputs):
-        start = sum(len(t.shape) for t in interface.outputs[:k])
-        prints.append(f"  report({p}_output_name({k}), outputs[{k}], elements(shapes + {start}, {len(tensor.shape)}) * {tensor.itemsize});")
+        start += rank
+    create = f'{p}_create_from_file(&model, "{weights_file}")' if weights_file else f"{p}_create(&model)"
     return Template(_EXAMPLE).substitute(
-        p=p, header=header, create=f'{p}_create_from_file(&model, "{weights_file}")' if weights_file else f"{p}_create(&model)", sizes=", ".join(map(str, flat)), num_inputs=max(1, len(interface.inputs)),
+        p=p, header=header, create=create, sizes=", ".join(map(str, flat)), num_inputs=max(1, len(interface.inputs)),
         num_outputs=max(1, len(interface.outputs)), num_sizes=max(1, interface.output_dims), fill="\n".join(lines),
-        prints="\n".join(prints), frees="\n".join([*(f"  free((void *)inputs[{k}]);" for k in range(len(interface.inputs))), *frees]),
+        prints="\n".join(prints), frees="\n".join(frees),
     )  # fmt: skip
 
 
@@ -190,7 +192,7 @@ def _fill(k: int, tensor: Tensor, count: int) -> list[str]:
     ]
 
 
-def _room(p: str, k: int, tensor: Tensor, start: int) -> list[str]:
+def _room(k: int, tensor: Tensor, start: int) -> list[str]:
     if tensor.told:
         return [f"  outputs[{k}] = NULL;"]
     return [f"  outputs[{k}] = allocate(elements(shapes + {start}, {len(tensor.shape)}) * {tensor.itemsize});"]

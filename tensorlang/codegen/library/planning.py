@@ -93,7 +93,7 @@ class _Writer:
         self.lines.append(f"{_I}frame[{self.frame.arena}] = {self.text(self.interface.arena)}")
         self._check(f"frame[{self.frame.arena}] >= 0", "the inputs are too large")
         position = self.frame.shapes
-        for k, tensor in enumerate(self.interface.outputs):
+        for tensor in self.interface.outputs:
             for d in tensor.shape:
                 if tensor.told:
                     self.lines.append(f"{_I}frame[{position}] = -1")
@@ -130,7 +130,10 @@ class _Writer:
 
     def _copy_tables(self) -> None:
         unit = "i64" if self.width == 8 else "u32"
-        tables = (("input", "inputs", self.interface.inputs, 0), ("output", "outputs", self.interface.outputs, self.frame.outputs))
+        tables = (
+            ("input", "inputs", self.interface.inputs, self.frame.inputs),
+            ("output", "outputs", self.interface.outputs, self.frame.outputs),
+        )
         self.lines.append(f"{_I}if inputs != 0:")
         for word, table, tensors, at in tables:
             for k, tensor in enumerate(tensors):

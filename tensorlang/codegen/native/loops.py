@@ -6,6 +6,8 @@
    array's elements at constant places, and become registers. LLVM's own limit would stop at about eight accumulators. An
    array larger than all vector registers stays in memory, and so do the loops over it: unrolled, every element would be
    spilled and reloaded by itself, where a loop keeps what one iteration needs in registers and what all iterations share too.
+   Loops around the tile (the steps of a sum) are unrolled only where they are few: LLVM keeps what neighbouring steps read in
+   common, and of many steps that is more than there are registers.
 3. `x += y` becomes `x = x + y`: vectors know only the operators proper.
 4. Local names get a final `_` where they end in a digit: numba calls the value of `i1` at bytecode offset 24, and that of `i`
    at offset 124, both `$i124`.
@@ -21,6 +23,7 @@ UNROLLED = "unrolled"  # a range whose loop the schedule wants unrolled
 _RANGES = ("range", UNROLLED)
 UNROLL_MARK = "_unroll"  # a call of this name at a loop's end; the front end turns it into loop metadata
 MAX_UNROLLED = 1024  # statements that one nest may become
+MAX_STEPS = 96  # statements that the steps of a sum may become together
 REGISTER_BYTES = 32 * 64  # the largest vector register file there is
 
 
@@ -117,20 +120,25 @@ class _Rewriter(ast.NodeTransformer):
         mentions = any(isinstance(n, ast.Name) and n.id in self.local_arrays for n in inside)
         # A tile with tests inside is the rare one at the edge: it stays loops in memory, small and quick to compile.
         tested = any(isinstance(n, ast.If) for n in inside)
-        return mentions and not tested and _unrolled_size(node) <= MAX_UNROLLED and not self._runs_over_memory(node)
-
-    def _runs_over_memory(self, node: ast.For) -> bool:
-        """Whether the loop's variable is an index of local arrays that are too large for registers, and of no others."""
-        if not isinstance(node.target, ast.Name):
+        if not mentions or tested:
             return False
-        indexed = {
+        indexed = self._indexed(node)
+        if not indexed:  # steps of a sum: a few are worth it, for what they read in common; many would spill that
+            return _unrolled_size(node) <= MAX_STEPS
+        in_memory = all(self.local_arrays[name] > REGISTER_BYTES for name in indexed)
+        return _unrolled_size(node) <= MAX_UNROLLED and not in_memory
+
+    def _indexed(self, node: ast.For) -> set[str]:
+        """The local arrays that the loop's variable is an index of."""
+        if not isinstance(node.target, ast.Name):
+            return set()
+        return {
             name
             for inner in ast.walk(node)
             for name, index in _accesses(inner)
             if name in self.local_arrays
             if any(isinstance(n, ast.Name) and n.id == node.target.id for n in ast.walk(index))
         }
-        return bool(indexed) and all(self.local_arrays[name] > REGISTER_BYTES for name in indexed)
 
 
 def _accesses(node: ast.AST) -> list[tuple[str, ast.expr]]:

@@ -18,8 +18,14 @@ _LABEL = re.compile(r"^([.\w$]+):")
 _TARGET = re.compile(r"([.\w$]+)\s*$")
 _X86_STACK = re.compile(r"\(%[re]sp\b")
 _ARM_STACK = re.compile(r"\[sp\b")
+_RISCV_STACK = re.compile(r"\(sp\)")
 _X86_VECTOR = {"zmm": 512, "ymm": 256, "xmm": 128}
 _ARM_VECTOR = re.compile(r"\b(?:v\d+\.|q\d+\b)")
+_RISCV_VECTOR = re.compile(r"^v\w+\.(?:v|vv|vf|vx|v\.v)\b")
+_BRANCHES = frozenset(
+    ["b", "cbz", "cbnz", "tbz", "tbnz", *"beq bne blt bge bltu bgeu beqz bnez bltz bgez blez bgtz bgt ble bgtu bleu".split(),
+     *"bhs blo bhi bls bpl bmi bcs bcc".split()]
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -40,8 +46,11 @@ class HotLoops:
 
 
 def hot_loops(asm: str) -> HotLoops:
-    """Read assembly text as LLVM writes it for x86-64 (AT&T syntax) or aarch64."""
-    lines = [line.split("#")[0].strip() for line in asm.splitlines()]
+    """Read assembly text as LLVM writes it for x86-64 (AT&T syntax), Arm of 64 or 32 bits, or RISC-V.
+
+    RISC-V's instructions do not tell the width of its vectors: 128 bits stand for "at least that".
+    """
+    lines = [line.split("#")[0].split("@ ")[0].strip() for line in asm.splitlines()]
     labels: dict[str, int] = {}
     spans: list[tuple[int, int]] = []
     for n, line in enumerate(lines):
@@ -59,7 +68,7 @@ def hot_loops(asm: str) -> HotLoops:
 
 def _is_branch(line: str) -> bool:
     name = line.split(None, 1)[0] if line else ""
-    return name.startswith(("j", "b.")) or name == "b" or name in ("cbz", "cbnz", "tbz", "tbnz")
+    return name.startswith(("j", "b.")) or name in _BRANCHES
 
 
 def _stack(line: str) -> str:
@@ -69,10 +78,12 @@ def _stack(line: str) -> str:
             return ""
         return "store" if line.endswith(")") and not line.startswith(("cmp", "test", "vucomi", "vcomi", "call")) else "load"
     if _ARM_STACK.search(line):
-        return "store" if line.startswith("st") else "load" if line.startswith("ld") else ""
+        return "store" if line.startswith(("st", "vst")) else "load" if line.startswith(("ld", "vld")) else ""
+    if _RISCV_STACK.search(line):
+        return "store" if line.startswith(("s", "fs")) else "load"
     return ""
 
 
 def _bits(line: str) -> int:
     wide = [bits for name, bits in _X86_VECTOR.items() if f"%{name}" in line]
-    return max(wide, default=128 if _ARM_VECTOR.search(line) else 0)
+    return max(wide, default=128 if _ARM_VECTOR.search(line) or _RISCV_VECTOR.match(line) else 0)

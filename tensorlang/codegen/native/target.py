@@ -157,8 +157,10 @@ class CpuTarget:
 
     @property
     def llvm_features(self) -> str:
-        """Features as given to LLVM: 512-bit vectors are off by default on many CPUs that have them."""
-        return self.features + (",-prefer-256-bit" if self.vector_bits >= 512 else "")
+        """Features as given to LLVM, with what is no instruction set: 512-bit vectors are off by default on many CPUs that
+        have them, and on 32-bit Arm the default scheduler hoists all loads of an unrolled reduction, which spills them."""
+        tuning = ",-prefer-256-bit" if self.vector_bits >= 512 else ",+use-misched" if self.architecture == "armv7" else ""
+        return self.features + tuning
 
 
 def target_names() -> list[str]:

@@ -37,7 +37,7 @@ class Machine:
 HERE = Machine("here", "gcc")
 ARM = Machine("arm", "arm-linux-gnueabihf-gcc", ("qemu-arm",), ("-static",))
 # Overflow, shifts, conversions out of range, reads beside arrays: C leaves them undefined, and the program stops here.
-CHECKED = Machine("checked", "gcc", (), ("-fsanitize=address,undefined", "-fno-sanitize-recover=all"))
+CHECKED = Machine("checked", "gcc", (), ("-fsanitize=address,undefined,float-cast-overflow", "-fno-sanitize-recover=all"))
 EACH = [
     pytest.param(HERE, marks=pytest.mark.skipif(HERE.missing() is not None, reason="no gcc")),
     pytest.param(CHECKED, marks=[pytest.mark.deploy, pytest.mark.skipif(HERE.missing() is not None, reason="no gcc")]),

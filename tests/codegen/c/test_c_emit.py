@@ -141,3 +141,25 @@ def test_wide_loops_use_64_bits():
     out = te.compute((n,), lambda i: x[i % 4], name="out")
     text = lower_kernel(te.create_prim_func("wide", [x], [out]), target="c").emitted.text
     assert f"int64_t i = 0; i < INT64_C({n})" in text
+
+
+def rows(n) -> Schedule:
+    """b[i, j] = a[i, n - 1 - j] of a stage a = 2 x that is computed a row at a time."""
+    x = te.placeholder((4, n), name="x")
+    a = te.compute((4, n), lambda i, j: x[i, j] * 2.0, name="a")
+    b = te.compute((4, n), lambda i, j: a[i, n - 1 - j], name="b")
+    s = Schedule(te.create_prim_func("rows", [x], [b]))
+    s["a"].compute_at(s["b"], s["b"].axis[0])
+    return s
+
+
+@needs_gcc
+@pytest.mark.parametrize("size", [100, 2048, "n"])
+def test_what_is_too_large_for_the_stack_is_workspace(size):
+    """One row of it, which all iterations use: up to 1024 bytes lie on the stack."""
+    kernel = tl.build(rows(var("n") if size == "n" else size), target="c")
+    workspace = {name: str(nbytes) for name, nbytes in kernel.lowered.emitted.workspace}
+    assert workspace == {100: {}, 2048: {"a": "8192"}, "n": {"a": "n * 4"}}[size]
+    assert ("float a[100];" in kernel.source) == (size == 100)
+    x = np.random.default_rng(0).standard_normal((4, 300 if size == "n" else size)).astype(np.float32)
+    np.testing.assert_array_equal(kernel(x), 2 * x[:, ::-1])

@@ -95,3 +95,23 @@ def test_loops_that_the_schedule_unrolls_are_marked() -> None:
     assert UNROLL_MARK in inner and text.count(UNROLL_MARK) == 1
     large = ast.unparse(rewrite_loops(ast.parse(source.replace("unrolled(4)", "unrolled(100000)"))))
     assert UNROLL_MARK not in large, "no more code than the compiler can bear"
+
+
+def test_steps_of_a_sum_are_unrolled_only_where_they_are_few():
+    """A 7x7 window of three channels over a tile of 28 vectors: the channels are unrolled, the window's columns stay a loop."""
+    source = """
+def f(x, w, y):
+    a = local_array(f32, 448)
+    for i in range(14):
+        for j in range(2):
+            vstore(a, i * 32 + j * 16, vsplat(f32(0.0), 16))
+    for kw in range(7):
+        for ic in range(3):
+            for i in range(14):
+                for j in range(2):
+                    vstore(a, i * 32 + j * 16, vload(a, i * 32 + j * 16, 16) + vsplat(x[i + kw + ic], 16))
+"""
+    text = ast.unparse(rewrite_loops(ast.parse(source)))
+    loops = [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.While)]
+    marked = [n for n in loops if UNROLL_MARK in ast.unparse(n.body[-2])]
+    assert sorted({ast.unparse(n.test).split()[0] for n in marked}) == ["i", "ic", "j"]

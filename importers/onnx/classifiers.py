@@ -1,0 +1,173 @@
+"""ai.onnx.ml's classifiers and support vectors: scores by matrix products and trees, labels by the largest score.
+
+Labels are integers here; where a model's are strings, `segments` lets the host name them. Semantics where the standard is
+silent are onnxruntime's: of equal scores the first wins, and one score for two classes is that of the second.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tensorlang.graph import Value, as_ints, canonical
+
+from .ml import ML, as_float, classic_forest, floats
+from .node import OnnxNode
+from .registry import onnx_op
+
+POST_TRANSFORMS = ("SOFTMAX", "LOGISTIC")
+
+
+def _labels(node: OnnxNode, name: str) -> np.ndarray:
+    labels = node.attr(name, None)
+    if labels is None:
+        raise node.unsupported("labels that are strings" if node.has("classlabels_strings") else "no class labels")
+    return np.asarray(labels, np.int64)
+
+
+def _post_transform(node: OnnxNode) -> str:
+    kind: str = node.attr("post_transform", "NONE")
+    if kind not in ("NONE", *POST_TRANSFORMS):
+        raise node.unsupported(f"post_transform={kind}")
+    return kind
+
+
+def _transformed(node: OnnxNode, scores: Value, kind: str) -> Value:
+    if kind == "NONE":
+        return scores
+    return node.add("sigmoid", scores) if kind == "LOGISTIC" else node.add("softmax", scores, axis=1)
+
+
+def _largest(node: OnnxNode, scores: Value, labels: np.ndarray) -> Value:
+    place = node.add("argmax", scores, axis=1, keepdims=False)
+    return node.add("gather", node.constant(labels), place, axis=0)
+
+
+def _of_two(node: OnnxNode, holds: Value, labels: np.ndarray) -> Value:
+    """The second label where the condition [rows, 1] holds, else the first, [rows]."""
+    flat = node.add("reshape", holds, shape=holds.shape[:1])
+    return node.add("where", flat, node.constant(labels[1]), node.constant(labels[0]))
+
+
+@onnx_op("LinearClassifier", domain=ML)
+def linear_classifier(node: OnnxNode) -> tuple[Value, Value]:
+    """Labels [rows], and x coefficients' + intercepts [rows, classes]."""
+    x = as_float(node, node.input(0))
+    labels, kind = _labels(node, "classlabels_ints"), _post_transform(node)
+    weights = np.asarray(node.attr("coefficients"), np.float32)
+    columns = as_ints(x.shape[1:])
+    if x.type.ndim != 2 or columns is None:
+        raise node.unsupported(f"samples {x.type}: rows of a known length are expected")
+    if weights.size != len(labels) * columns[0]:
+        raise node.unsupported(f"{weights.size} coefficients for {len(labels)} classes and {columns[0]} features")
+    scores = node.add("matmul", x, node.constant(weights.reshape(len(labels), -1).T))
+    if (bias := floats(node, "intercepts")) is not None:
+        scores = node.add("add", scores, node.constant(bias))
+    return _largest(node, scores, labels), _transformed(node, scores, kind)
+
+
+@onnx_op("TreeEnsembleClassifier", domain=ML)
+def tree_ensemble_classifier(node: OnnxNode) -> tuple[Value, Value]:
+    """Labels [rows], and the sum of what the leaves say for each class [rows, classes]."""
+    x = as_float(node, node.input(0))
+    labels, kind = _labels(node, "classlabels_int64s"), _post_transform(node)
+    count = len(labels)
+    forest, roots, names = classic_forest(node)
+    leaf = forest.leaves(node, x, roots)
+    table = np.zeros((len(forest.rows), count), np.float32)
+    trees, ids, classes, weights = (node.attr(f"class_{k}") for k in ("treeids", "nodeids", "ids", "weights"))
+    for tree, at, target, weight in zip(trees, ids, classes, weights, strict=True):
+        if (tree, at) not in names or not 0 <= target < count:
+            raise node.fail(f"a weight of class {target} at node {at} of tree {tree}, which does not exist")
+        table[names[tree, at], target] += weight
+    single = count == 2 and len(set(classes)) == 1
+    if single:
+        table = table[:, [classes[0]]]
+    worth = node.add("gather", node.constant(table), leaf, axis=0)
+    scores = node.add("reduce_sum", worth, axes=(1,), keepdims=False)
+    base = floats(node, "base_values")
+    if base is not None and base.size:
+        if base.size != table.shape[1]:
+            raise node.unsupported(f"{base.size} base values for {table.shape[1]} score(s)")
+        scores = node.add("add", scores, node.constant(base))
+    if not single:
+        return _largest(node, scores, labels), _transformed(node, scores, kind)
+    # one score for two classes: a probability, if no weight is negative, else positive for the second class
+    positive = min(weights) >= 0
+    label = _of_two(node, node.add("greater", scores, node.constant(0.5 if positive else 0.0, scores)), labels)
+    if positive and kind == "NONE":
+        other = node.add("sub", node.constant(1, scores), scores)
+    elif not positive:
+        other = node.add("neg", scores)
+    else:
+        raise node.unsupported(f"post_transform={kind} of one score that is a probability")
+    both = node.add("concat", other, scores, axis=1)
+    if kind == "SOFTMAX":
+        raise node.unsupported("post_transform=SOFTMAX of one score for two classes")
+    return label, _transformed(node, both, kind)
+
+
+@onnx_op("SVMRegressor", domain=ML)
+def svm_regressor(node: OnnxNode) -> Value:
+    """Kernels of samples and support vectors, weighted: [rows, 1]."""
+    x = as_float(node, node.input(0))
+    if node.attr("post_transform", "NONE") != "NONE":
+        raise node.unsupported(f"post_transform={node.attr('post_transform')}")
+    weights = np.asarray(node.attr("coefficients"), np.float32)
+    count = node.attr("n_supports", 0)
+    offset = np.asarray(node.attr("rho", (0.0,)), np.float32)
+    if count:
+        vectors = np.asarray(node.attr("support_vectors"), np.float32).reshape(count, -1)
+        products = _kernel(node, x, vectors)
+    else:
+        products = x
+    y = node.add("add", node.add("matmul", products, node.constant(weights.reshape(-1, 1))), node.constant(offset[:1]))
+    if node.attr("one_class", 0):
+        y = node.add("where", node.add("greater", y, node.constant(0, y)), node.constant(1, y), node.constant(-1, y))
+    return y
+
+
+def _kernel(node: OnnxNode, x: Value, vectors: np.ndarray) -> Value:
+    """k(x, v) of every sample and vector [rows, vectors]."""
+    kind = node.choice("kernel_type", "LINEAR", "POLY", "RBF", "SIGMOID")
+    gamma, coefficient, degree = (*node.attr("kernel_params", (0.0, 0.0, 0.0)), 0.0, 0.0, 0.0)[:3]
+    if kind == "RBF":
+        wide = node.add("reshape", x, shape=(x.shape[0], canonical(1), x.shape[1]))
+        difference = node.add("sub", wide, node.constant(vectors[None]))
+        distance = node.add("reduce_sum", node.add("mul", difference, difference), axes=(2,), keepdims=False)
+        return node.add("exp", node.add("mul", distance, node.constant(-gamma, x)))
+    products = node.add("matmul", x, node.constant(np.ascontiguousarray(vectors.T)))
+    if kind == "LINEAR":
+        return products
+    scaled = node.add("add", node.add("mul", products, node.constant(gamma, x)), node.constant(coefficient, x))
+    return node.add("pow", scaled, node.constant(degree, x)) if kind == "POLY" else node.add("tanh", scaled)
+
+
+@onnx_op("OneHotEncoder", domain=ML)
+def one_hot_encoder(node: OnnxNode) -> Value:
+    """A last dimension of f32: 1 at the category that an element equals. Elements of no category are zeros throughout."""
+    x = node.input(0)
+    if node.has("cats_strings"):
+        raise node.unsupported("categories that are strings")
+    if not node.attr("zeros", 1):
+        raise node.unsupported("zeros=0: an element of no category would be refused")
+    categories = np.asarray(node.attr("cats_int64s"), np.int64)
+    whole = node.add("cast", x, dtype="i64")
+    hit = node.add("equal", node.add("reshape", whole, shape=(*x.shape, 1)), node.constant(categories))
+    return node.add("cast", hit, dtype="f32")
+
+
+@onnx_op("FeatureVectorizer", domain=ML)
+def feature_vectorizer(node: OnnxNode) -> Value:
+    """The columns of all inputs side by side, as f32."""
+    parts = []
+    for value in node.all_inputs():
+        wide = as_float(node, value)
+        if wide.type.ndim == 1:
+            wide = node.add("reshape", wide, shape=(1, *wide.shape))
+        if wide.type.ndim != 2:
+            raise node.fail(f"features {value.type}: rows are expected")
+        parts.append(wide)
+    declared, found = node.attr("inputdimensions", None), as_ints(tuple(p.shape[1] for p in parts))
+    if declared is not None and found is not None and tuple(declared) != found:
+        raise node.unsupported(f"inputdimensions {list(declared)} of inputs with {list(found)} columns")
+    return parts[0] if len(parts) == 1 else node.add("concat", *parts, axis=1)
