@@ -113,5 +113,5 @@ def f(x, w, y):
 """
     text = ast.unparse(rewrite_loops(ast.parse(source)))
     loops = [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.While)]
-    marked = [n for n in loops if UNROLL_MARK in ast.unparse(n.body[-2])]
+    marked = [n for n in loops if ast.unparse(n.body[-2]) == f"{UNROLL_MARK}()"]
     assert sorted({ast.unparse(n.test).split()[0] for n in marked}) == ["i", "ic", "j"]
