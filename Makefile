@@ -25,10 +25,10 @@ demo: $(call STAMP,test)
 
 test: lint unit
 
-unit: $(call STAMP,test+dev)
+unit: $(call STAMP,test+dev+cuda+opencl)
 	$(PYTEST) -m "not deploy" $(PYTEST_ARGS)
 
-lint: $(call STAMP,test+dev)
+lint: $(call STAMP,test+dev+cuda+opencl)
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 
@@ -37,7 +37,7 @@ lint: $(call STAMP,test+dev)
 DEPLOY_COMMANDS := gcc valgrind node qemu-aarch64 aarch64-linux-gnu-gcc arm-linux-gnueabihf-gcc riscv64-linux-gnu-gcc
 DEPLOY_PACKAGES := gcc libc6-dev valgrind nodejs qemu-user gcc-aarch64-linux-gnu gcc-arm-linux-gnueabihf gcc-riscv64-linux-gnu
 
-test-deploy: $(call STAMP,test+dev)
+test-deploy: $(call STAMP,test+dev+cuda+opencl)
 	@missing=; for c in $(DEPLOY_COMMANDS); do command -v $$c > /dev/null || missing="$$missing $$c"; done; \
 	if [ -n "$$missing" ] && command -v apt-get > /dev/null && [ "$$(id -u)" = 0 ]; then \
 		apt-get update -qq && apt-get install -y -qq --no-install-recommends $(DEPLOY_PACKAGES) || true; \

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -27,6 +28,8 @@ Symbolic = Annotated[bool, typer.Option("--symbolic", help="Compile with dynamic
 Limit = Annotated[float | None, typer.Option("--limit", help="Exit with 3 if any time ratio to onnxruntime exceeds this.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of the inputs.")]
 Everything = Annotated[bool, typer.Option("--all", help="Also the zoo models that are not in the core list.")]
+
+Target = Annotated[str, typer.Option("--target", help="What tensorlang compiles for; its rivals run on the CPU.")]
 
 DEFAULT_THREADS = machine.cores()
 
@@ -89,10 +92,12 @@ def compare_models(
     symbolic: Symbolic = False,
     limit: Limit = None,
     seed: Seed = 0,
+    target: Target = "cpu",
 ) -> None:
     """The seven standard models."""
     chosen = select(models.NAMES, only)
-    _compare("standard models", chosen, lambda name: model_subject(name, seed), threads, json, quick, peer, symbolic, limit)
+    subject = partial(model_subject, seed=seed)
+    _compare("standard models", chosen, subject, threads, json, quick, peer, symbolic, limit, target)
 
 
 @app.command("ops")
@@ -105,13 +110,14 @@ def compare_operators(
     limit: Limit = None,
     seed: Seed = 0,
     family: Annotated[str | None, typer.Option("--family", help=f"One of {', '.join(operators.FAMILIES)}.")] = None,
+    target: Target = "cpu",
 ) -> None:
     """The operator suite."""
     names = [name for name, case in operators.CASES.items() if family in (None, case.family)]
     if not names:
         raise typer.BadParameter(f"no family {family!r}; there are: {', '.join(operators.FAMILIES)}")
     chosen = select(names, only)
-    _compare("operators", chosen, lambda name: operator_subject(name, seed), threads, json, quick, peer, False, limit)
+    _compare("operators", chosen, lambda name: operator_subject(name, seed), threads, json, quick, peer, False, limit, target)
 
 
 @app.command("zoo")
@@ -125,10 +131,11 @@ def compare_zoo(
     limit: Limit = None,
     seed: Seed = 0,
     everything: Everything = False,
+    target: Target = "cpu",
 ) -> None:
     """Real models from the package index, at every input size (``name/size``)."""
     chosen = select(zoo_names(everything or bool(only)), only)
-    _compare("zoo", chosen, lambda name: zoo_subject(name, seed), threads, json, quick, peer, symbolic, limit)
+    _compare("zoo", chosen, lambda name: zoo_subject(name, seed), threads, json, quick, peer, symbolic, limit, target)
 
 
 @app.command("null")
@@ -248,9 +255,10 @@ def _compare(
     against: list[str] | None,
     symbolic: bool,
     limit: float | None,
+    target: str = "cpu",
 ) -> None:
     plan = measure.QUICK if quick else measure.FULL
-    ours, judge = peers.TensorLang(static=not symbolic), peers.JUDGE
+    ours, judge = peers.TensorLang(static=not symbolic, target=target), peers.JUDGE
     with _typed_errors():
         others = [peer for peer in peers.rivals(against) if peer.name != judge.name]
         rows: list[compare.Row] = []

@@ -141,11 +141,12 @@ class TorchEager:
 
 
 class TensorLang:
-    """tensorlang on the CPU. ``static``: compiled for the feeds' shapes; otherwise dynamic dimensions stay symbolic."""
+    """tensorlang. ``static``: compiled for the feeds' shapes; otherwise dynamic dimensions stay symbolic."""
 
-    def __init__(self, static: bool = True) -> None:
-        self.name = "tensorlang" if static else "tensorlang (symbolic)"
-        self.static = static
+    def __init__(self, static: bool = True, target: str = "cpu") -> None:
+        marks = ([] if target == "cpu" else [target]) + ([] if static else ["symbolic"])
+        self.name = f"tensorlang ({', '.join(marks)})" if marks else "tensorlang"
+        self.static, self.target = static, target
 
     def version(self) -> str | None:
         return tl.__version__
@@ -154,7 +155,7 @@ class TensorLang:
         begun = time.perf_counter()
         tl.set_num_threads(threads)
         shapes = {name: tuple(array.shape) for name, array in feeds.items()} if self.static else None
-        executable = tl.compile(str(model), target="cpu", shapes=shapes)
+        executable = tl.compile(str(model), target=self.target, shapes=shapes)
         seconds = time.perf_counter() - begun
         report = getattr(executable, "build_report", None) or {}
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; keep in step with the t
     from tensorlang import errors as errors, te as te
     from tensorlang.benchmark import benchmark as benchmark
     from tensorlang.build.plain import runner_of as _runner_of  # noqa: F401
+    from tensorlang.codegen import target as _targets  # noqa: F401
     from tensorlang.codegen.native import frontend as _native_frontend  # noqa: F401 (these are what is offered, not used)
     from tensorlang.codegen.native.target import CpuTarget as CpuTarget
     from tensorlang.compile import Executable as Executable, compile as compile, load as load
@@ -70,6 +71,7 @@ _PRIVATE: dict[str, tuple[str, str | None]] = {
     "_runner_of": ("tensorlang.build.plain", "runner_of"),
     "_segmented": ("tensorlang.segmented", "segmented"),
     "_needs_report": ("tensorlang.graph.needs", "needs_report"),
+    "_targets": ("tensorlang.codegen.target", None),
     "_native_frontend": ("tensorlang.codegen.native.frontend", None),
 }
 

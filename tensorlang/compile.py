@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import tensorlang
-from tensorlang.codegen.target import GROUP, find_target, referenced, registered
 from tensorlang.config import Settings
 from tensorlang.errors import ArtifactError, BuildError, InputError, ModelError, UnsupportedOpError
 from tensorlang.runtime.artifact import Artifact, read_artifact, write_artifact
@@ -35,6 +34,7 @@ from tensorlang.runtime.machine import host_features, host_triple, require_machi
 if TYPE_CHECKING:
     from tensorlang.graph.ir import Graph
 
+_TARGETS = "tensorlang.targets"  # the entry points of `codegen.target`, which imports what loading must not
 PRECISIONS = ("float32",)
 FALLBACKS = ("onnxruntime",)
 
@@ -76,8 +76,8 @@ def compile(
         InputError: `shapes` names no dimension or input.
         BuildError: there is no code for the target, or `verify` found a difference above its bound.
     """
-    if target not in registered():
-        find_target(target)  # refuses what none accepts
+    if not isinstance(target, str) or target not in {e.name for e in entry_points(group=_TARGETS)}:
+        tensorlang._targets.find_target(target)  # refuses what none accepts
     if precision not in PRECISIONS:
         raise BuildError(f"precision {precision!r} is not supported; there is: {', '.join(PRECISIONS)}")
     if tuning != "off":
@@ -144,7 +144,7 @@ class _Build:
         self.store = ContentCache.of(settings, "models")
         self.file: Path | None = None
         self._graph: Graph | None = None
-        known = all(isinstance(g, str) for g in self.codegens)  # an object may do anything
+        known = isinstance(target, str) and all(isinstance(g, str) for g in self.codegens)  # an object may do anything
         if path is not None and self.store.directory is not None and known:
             self.file = self.store.path(_key(path, target, shapes, settings, self.codegens))
 
@@ -175,12 +175,13 @@ class _Build:
         begun = process_time()
         graph = self.graph()
         imported = process_time() - begun
-        target = find_target(self.target)
+        targets = tensorlang._targets
+        target = targets.find_target(self.target)
         artifact: Artifact
         if self.codegens:
             artifact = tensorlang._compile_hosted(graph, target, self.settings, self.codegens)
         else:
-            artifact = referenced(target.graph_compiler, "graph_compiler")(graph, target, self.settings)
+            artifact = targets.referenced(target.graph_compiler, "graph_compiler")(graph, target, self.settings)
         artifact.report = {"import model": imported, **artifact.report}
         if self.file is not None and tensorlang._is_reproducible(graph):
             try:
@@ -275,7 +276,7 @@ def _fingerprint() -> str:
     digest = hashlib.sha256()
     for package in ("numba", "llvmlite", "numpy", "sympy", "onnx"):
         digest.update(f"{package} {version(package)}\n".encode())
-    groups = (GROUP, "tensorlang.codegens", "tensorlang.importers", "tensorlang.schedules")
+    groups = (_TARGETS, "tensorlang.codegens", "tensorlang.importers", "tensorlang.schedules")
     plugins = [e for group in groups for e in entry_points(group=group)]
     for plugin in sorted(plugins, key=lambda e: (e.group, e.name, e.value)):
         made_by = f"{plugin.dist.name} {plugin.dist.version}" if plugin.dist else ""

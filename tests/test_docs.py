@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import io
+import linecache
 import re
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -18,7 +19,7 @@ from tensorlang import te
 from tensorlang.schedule.handles import Stage
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-PAGES = ["language.md", "schedules.md", "c.md", "targets.md"]
+PAGES = ["language.md", "schedules.md", "c.md", "targets.md", "cuda.md"]
 BLOCK = re.compile(r"^```python\n(?P<code>.*?)^```\n(?:\n?^```text\n(?P<text>.*?)^```\n)?", re.MULTILINE | re.DOTALL)
 
 
@@ -30,7 +31,9 @@ def executed(page: str, name: str) -> str:
         line = page.count("\n", 0, found.start("code"))
         out = io.StringIO()
         with redirect_stdout(out):
-            exec(compile("\n" * line + found["code"], name, "exec"), names)
+            source = "\n" * line + found["code"]
+            linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)  # te.hybrid reads sources
+            exec(compile(source, name, "exec"), names)
         text = re.sub(rf"\b{re.escape(name)}:\d+", f"{name}:...", out.getvalue().rstrip())  # no line numbers of the page
         printed = "\n".join(line.rstrip() for line in text.splitlines())
         shown = f"\n```text\n{printed}\n```\n" if printed else ""

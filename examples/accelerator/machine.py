@@ -51,7 +51,8 @@ class Run:
 
     @property
     def utilisation(self) -> float:
-        """Products per cycle, of the 256 that the array could do: a tile product keeps it busy for 16 cycles."""
+        """Products per cycle, of the 256 that the array could do: a tile product, zeros that fill it up
+        included, keeps it busy for 16 cycles."""
         return self.tiles * SIDE / self.cycles if self.cycles else 0.0
 
     def __str__(self) -> str:

@@ -91,19 +91,16 @@ def tree_ensemble_classifier(node: OnnxNode) -> tuple[Value, Value]:
         scores = node.add("add", scores, node.constant(base))
     if not single:
         return _largest(node, scores, labels), _transformed(node, scores, kind)
-    # one score for two classes: a probability, if no weight is negative, else positive for the second class
-    positive = min(weights) >= 0
+    # one score for two classes, which is a probability if no weight is negative, else positive for the second class
+    positive, zero = min(weights) >= 0, node.constant(0, scores)
     label = _of_two(node, node.add("greater", scores, node.constant(0.5 if positive else 0.0, scores)), labels)
-    if positive and kind == "NONE":
-        other = node.add("sub", node.constant(1, scores), scores)
-    elif not positive:
-        other = node.add("neg", scores)
-    else:
-        raise node.unsupported(f"post_transform={kind} of one score that is a probability")
-    both = node.add("concat", other, scores, axis=1)
-    if kind == "SOFTMAX":
-        raise node.unsupported("post_transform=SOFTMAX of one score for two classes")
-    return label, _transformed(node, both, kind)
+    if classes[0] == 1:
+        return label, _transformed(node, node.add("concat", node.add("mul", scores, zero), scores, axis=1), kind)
+    opposite = node.add("neg", scores)
+    if kind == "LOGISTIC":
+        return label, node.add("sigmoid", node.add("concat", opposite, scores, axis=1))
+    other = node.add("sub", node.constant(1, scores), scores) if positive else opposite
+    return label, node.add("concat", other, scores, axis=1)
 
 
 @onnx_op("SVMRegressor", domain=ML)

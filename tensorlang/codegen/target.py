@@ -19,20 +19,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from tensorlang.codegen.emit import EmittedKernel
 from tensorlang.config import Settings
 from tensorlang.errors import BuildError, InternalError
-
-if TYPE_CHECKING:  # loading a compiled model finds targets, and needs none of their vocabulary
-    from tensorlang.codegen.emit import EmittedKernel
-    from tensorlang.ir.machine import Machine
-    from tensorlang.ir.stmt import PrimFunc
+from tensorlang.ir.machine import Machine
+from tensorlang.ir.stmt import PrimFunc
 
 GROUP = "tensorlang.targets"
-Pass = Callable[["PrimFunc"], "PrimFunc"]
+Pass = Callable[[PrimFunc], PrimFunc]
 Passes = Sequence[tuple[str, Pass]]
 Function = Callable[..., None]  # a loaded kernel: takes what `EmittedKernel.params` lists
 

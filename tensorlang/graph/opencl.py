@@ -10,6 +10,7 @@ from typing import Any
 
 from tensorlang.build import evaluate, lower_kernel, prepare
 from tensorlang.build.opencl import grid
+from tensorlang.codegen.c.printer import comment
 from tensorlang.codegen.grid import GridKernel
 from tensorlang.codegen.opencl.emit import RESERVED, opencl_module
 from tensorlang.codegen.target import Target
@@ -43,7 +44,7 @@ class OpenCLMain(StaticMain):
     def run(self, block: Block) -> tuple[str, list[Step], list[str]]:
         self._resolve(block)
         self._block(block, 1, ())
-        lines = ["// The host calls, in this order:", *(f"//     {line.strip()}" for line in self.lines)]
+        lines = ["// The host calls, in this order:", *(comment(f"//     {line.strip()}") for line in self.lines)]
         return "\n".join(lines) + "\n", self.steps, self.checks
 
 

@@ -197,7 +197,8 @@ class _Builder:
         if isinstance(node, ast.If):
             return self.branch(node)
         if isinstance(node, ast.Return):
-            return self.finish(node)
+            self.finish(node)
+            return None
         what = type(node).__name__.lower()
         self.fail(node, f"{what} has no meaning here; there are: for over range, if, assignments to elements, return")
 

@@ -83,8 +83,8 @@ def create_prim_func(
         if t not in outputs:
             body = Allocate(buffers[t], body)
     sources = {block_names[op]: op.source for op in _computing(ops) if not isinstance(op, HybridOp)}
-    for op, names in hybrid_names.items():
-        sources |= {name: source for name, (_, source) in zip(names, op.blocks, strict=True)}
+    for hybrid, made_of in hybrid_names.items():
+        sources |= {name: source for name, (_, source) in zip(made_of, hybrid.blocks, strict=True)}
     sources |= {buffers[t].name: t.op.source for t in (*made, *inner) if len(t.op.outputs) > 1}
     attrs: dict[str, Any] = {"source": sources}
     if constants:

@@ -26,6 +26,8 @@ class FakeExecutable:
     certificate: Any = field(default_factory=lambda: dict(CERTIFICATE))
 
     build_report = {"import": 0.25, "kernels": 1.5}
+    host_nodes = ()
+    memory = {}
 
     @property
     def inputs(self):

@@ -128,5 +128,5 @@ def _dynamic_driver(machine: Machine, folder: Path) -> Path:
 
 def _gcc(machine: Machine, options: Sequence[str], driver: Path) -> Path:
     flags = ["-std=gnu99", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread", "-o", str(driver), str(HERE / "driver.c")]
-    subprocess.run([*machine.gcc, *flags, *options, "-ldl", "-lm"], check=True, timeout=120)
+    subprocess.run([*machine.gcc, *flags, *options, "-ldl", "-Wl,--no-as-needed", "-lm"], check=True, timeout=120)
     return driver

@@ -3,8 +3,6 @@
 What is computed is compared with the operators' NumPy references; whole models also with this machine's own build.
 """
 
-import re
-
 import numpy as np
 import pytest
 
@@ -58,9 +56,3 @@ def test_a_perceptron_on_two_threads(machine, tmp_path):
         for found, expected in zip(run_on(machine, artifact, [x], tmp_path / "m", threads=threads), want, strict=True):
             check(f"{threads} threads", found, expected)
 
-
-def test_the_program_for_64_bit_arm_multiplies_and_adds_in_vectors():
-    """The figures that fusion is about: the whole program's product, not a kernel of its own."""
-    artifact = compile_for(perceptron(batch=4, width=64), "aarch64-linux-gnu")
-    assert re.search(r"vload\(\w+, [^)]*, 4\)", artifact.source)
-    assert not re.search(r"vload\(\w+, [^)]*, (8|16)\)", artifact.source)

@@ -12,7 +12,7 @@ from tensorlang.ir.stmt import Allocate, Block, For, Store
 from tensorlang.ir.tree import read_buffers, written_buffers
 from tensorlang.ir.verify import verify
 from tensorlang.ir.visitor import blocks, free_vars, walk, walk_stmt
-from tensorlang.schedule import Loop, Schedule, Stage
+from tensorlang.schedule import Loop, Schedule, Stage, pipeline
 from tensorlang.te import equal
 from tests.fuzz import intrinsics, refusals, summary
 from tests.fuzz.programs import Program
@@ -383,10 +383,12 @@ class _Step:
         stage = self.placed_copy()
         loop = self.loop(stage)
         path = [f for f in walk_stmt(self.s.func.body) if isinstance(f, For) and f.var is loop.var]
-        count = len(blocks(path[0])) if path else 2
-        stages = [self.draw(st.sampled_from((0, 0, 1, 2))) for _ in range(count - self.draw(st.sampled_from((0, 0, 0, 1))))]
-        if self.draw(st.booleans()):
-            stages.sort()
+        inside = path and any(b.name == stage.name for b in blocks(path[0]))
+        stages = pipeline.stages_for_double_buffer(path[0], stage.name) if inside else [0, 1]
+        if self.draw(st.integers(0, 2)) == 0:
+            stages = [self.draw(st.sampled_from((0, 0, 1, 2))) for _ in stages]
+        if self.draw(st.integers(0, 9)) == 0:
+            stages = stages[1:]
         return lambda: stage.software_pipeline(loop, stages)
 
     def placed_copy(self) -> Stage:
@@ -441,5 +443,6 @@ NAMES = (
     *STEPS, "split", "split", "reorder", "reorder", "vectorize", "parallel", "compute_at", "compute_at", "compute_at",
     "rfactor", "reverse_compute_at", "cache_read", *(n for n in ("reverse_compute_inline", "tensorize", "specialize",
     "pad_einsum", "pad_einsum", "decompose_padding", "storage_align", *("rolling_buffer",) * 4,
-    "reverse_compute_at", "annotate", "specialize", "blockize", "decompose_padding") if n in STEPS),
+    "reverse_compute_at", "annotate", "specialize", "blockize", "decompose_padding",
+    "software_pipeline", "software_pipeline") if n in STEPS),
 )  # fmt: skip

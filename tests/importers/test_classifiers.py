@@ -84,10 +84,11 @@ def test_trees_of_several_classes(post: str) -> None:
     agree(ml_model(node, labels_and_scores()))
 
 
-@pytest.mark.parametrize(("signed", "post"), [(False, "NONE"), (True, "NONE"), (True, "LOGISTIC")])
-def test_trees_with_one_score_for_two_classes(signed: bool, post: str) -> None:
+@pytest.mark.parametrize("post", ["NONE", "LOGISTIC", "SOFTMAX"])
+@pytest.mark.parametrize(("signed", "of"), [(False, 0), (True, 0), (True, 1)])
+def test_trees_with_one_score_for_two_classes(signed: bool, of: int, post: str) -> None:
     weights = (rng().random(12) / 6 - (0.08 if signed else 0)).tolist()
-    node = stumps(lambda k: 1, weights, classlabels_int64s=[0, 1], post_transform=post)
+    node = stumps(lambda k: of, weights, classlabels_int64s=[0, 1], post_transform=post)
     found = agree(ml_model(node, labels_and_scores()), rows=40)
     assert set(found["label"].tolist()) == {0, 1}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from tensorlang.codegen.c.printer import CPrinter, c_type, fits_32_bits
+from tensorlang.codegen.c.printer import CPrinter, c_type, comment, fits_32_bits
 from tensorlang.codegen.emit import EmittedKernel, Emitter
 from tensorlang.errors import BuildError
 from tensorlang.ir.buffer import Buffer
@@ -92,7 +92,7 @@ class CEmitter(Emitter):
         params += [(f"{b.dtype.name}*", self.spell(b)) for b in self.workspace]
         texts += [self.pointer(b) for b in self.workspace]
         head = f"{self.signature(texts)} {{"
-        steps = [f"{self.comment} schedule: {step}" for step in trace.splitlines()]
+        steps = [comment(f"{self.comment} schedule: {step}") for step in trace.splitlines()]
         text = "\n".join([*steps, head, *self.prologue, *self.lines, "}"]) + "\n"
         space = tuple((self.spell(b), b.shape[0] * b.dtype.nbytes) for b in self.workspace)
         return EmittedKernel(self.name, text, tuple(params), space)
@@ -120,6 +120,9 @@ class CEmitter(Emitter):
         return size.op == "const" and size.value * buffer.dtype.nbytes <= STACK_BYTES
 
     # -- statements ------------------------------------------------------------------------------------------------
+    def line(self, depth: int, text: str) -> None:
+        super().line(depth, comment(text) if text.startswith(self.comment) else text)
+
     def stmt(self, s: Stmt, depth: int) -> None:
         if isinstance(s, CallPacked):
             raise BuildError(f"{self.func.name} calls {s.name}, a Python function, which emitted C cannot reach")

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from tensorlang.codegen.c.helpers import needs_math_h, prelude
-from tensorlang.codegen.c.printer import C_TYPES
+from tensorlang.codegen.c.printer import C_TYPES, comment
 from tensorlang.errors import ArtifactError
 from tensorlang.ir.dtype import SCALARS, dtype
 
@@ -118,7 +118,8 @@ def _header(d: Mapping[str, Any]) -> str:
     ]
     for kind in ("inputs", "outputs"):
         for c_name, type_name, _, given, shape in d[kind]:
-            lines.append(f"//   {kind[:-1]:<6} {c_name}: {type_name}{shape}" + (f" ({given})" if given != c_name else ""))
+            known_as = f" ({given})" if given != c_name else ""
+            lines.append(comment(f"//   {kind[:-1]:<6} {c_name}: {type_name}{shape}{known_as}"))
     lines += [
         "//",
         "// Arrays must not overlap. It allocates nothing; its workspace is static, so one call at a time.",
@@ -126,7 +127,7 @@ def _header(d: Mapping[str, Any]) -> str:
     ]
     if d["checks"]:
         lines.append("// It returns 0, or the number of the condition that does not hold:")
-        lines += [f"//   {k}: {' '.join(str(text).split())}" for k, text in enumerate(d["checks"], 1)]
+        lines += [comment(f"//   {k}: {text}") for k, text in enumerate(d["checks"], 1)]
     else:
         lines.append("// It returns 0.")
     guard = f"{prefix}_H"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -36,6 +37,11 @@ _F64_FROM_MATH_H = frozenset(
 def c_type(dtype: DType) -> str:
     """The C type of one element; a bool is a byte, a half its bits."""
     return C_TYPES[dtype.scalar.name]
+
+
+def comment(text: str) -> str:
+    """`text` as a comment's: nothing in it ends the line, or joins it with the next (a backslash does, and `??/` is one)."""
+    return re.sub(r"[^\x20-\x7e]|[\\?]", "_", text)
 
 
 class CPrinter:

@@ -12,11 +12,10 @@ every size has to be known; weights are constant arrays with names.
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from tensorlang.codegen.c.emit import RESERVED, c_identifier
-from tensorlang.codegen.c.printer import C_TYPES, CPrinter
+from tensorlang.codegen.c.printer import C_TYPES, CPrinter, comment
 from tensorlang.graph.ir import Value
 from tensorlang.graph.program.emit_static import StaticMain
 from tensorlang.graph.program.tree import Argument, Block, Branch, Call, Check, Repeat, Require, Step
@@ -101,8 +100,7 @@ class CMain(StaticMain):
     def _call(self, step: Step, depth: int) -> None:
         types = [t.rstrip("*") for t, _ in self.program.kernels[step.kernel].emitted.params]
         texts = [self._argument(a, t) for a, t in zip(step.args, types, strict=True)]
-        comment = re.sub(r"[^\x20-\x7e]|\\", "?", step.label)
-        self._line(depth, f"{step.kernel}({', '.join(texts)});  // {comment}")
+        self._line(depth, f"{step.kernel}({', '.join(texts)});  // {comment(step.label)}")
 
     def _argument(self, a: Argument, type: str) -> str:
         if a.place == "size":

@@ -223,3 +223,19 @@ def test_sizes_that_only_a_run_can_tell_are_refused(tmp_path):
     path = save(tmp_path / "m.onnx", "m", nodes, [("x", f, [4])], [("y", i, [1, "n"])], {})
     with pytest.raises(BuildError, match="find: operator nonzero"):
         tl.compile(path, target="c")
+
+
+@needs_gcc
+@pytest.mark.parametrize("name", ["a\\", "a\nint x;", "a??/", "*/é"])
+def test_names_of_the_model_stay_inside_their_comments(name, tmp_path):
+    """A comment that ends in a backslash, or in `??/`, would swallow the line below it."""
+    f = TensorProto.FLOAT
+    nodes = [helper.make_node("Neg", [name], ["n"], name), helper.make_node("Exp", ["n"], ["y"], name + "2")]
+    nodes.insert(1, helper.make_node("ReduceSum", ["n"], ["s"], name, keepdims=0))
+    path = save(tmp_path / "m.onnx", "m", nodes, [(name, f, [4])], [("y", f, [4]), ("s", f, [])], {})
+    _, files = files_of(path)
+    x = RNG.standard_normal(4).astype(np.float32)
+    expected = [np.exp(-x), np.float32(-x.sum()).reshape(())]
+    data = run_c(model_program(files, "m", [x], expected), tmp_path, HERE)
+    for ours, theirs in zip(split(data, expected), expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5)
