@@ -15,7 +15,6 @@ import mmap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
-from importlib.metadata import entry_points, version
 from pathlib import Path
 from time import process_time
 from typing import TYPE_CHECKING, Any
@@ -76,6 +75,8 @@ def compile(
         InputError: `shapes` names no dimension or input.
         BuildError: there is no code for the target, or `verify` found a difference above its bound.
     """
+    from importlib.metadata import entry_points  # here, for `load` has no use for it and it takes 10 ms
+
     if not isinstance(target, str) or target not in {e.name for e in entry_points(group=_TARGETS)}:
         tensorlang._targets.find_target(target)  # refuses what none accepts
     if precision not in PRECISIONS:
@@ -94,7 +95,7 @@ def compile(
     except UnsupportedOpError as refusal:
 
         def segment(part: Any) -> Executable:
-            made = _Build(part, None, target, None, settings).run()
+            made = _Build(part, None, target, None, settings, codegens).run()
             return Executable(made, _runner(made, settings))
 
         exe: Executable = tensorlang._segmented(model, shapes, refusal, fallback, segment)
@@ -143,10 +144,12 @@ class _Build:
         self.codegens = [codegens] if isinstance(codegens, str) else list(codegens)
         self.store = ContentCache.of(settings, "models")
         self.file: Path | None = None
+        self.key = ""
         self._graph: Graph | None = None
         known = isinstance(target, str) and all(isinstance(g, str) for g in self.codegens)  # an object may do anything
         if path is not None and self.store.directory is not None and known:
-            self.file = self.store.path(_key(path, target, shapes, settings, self.codegens))
+            self.key = _key(path, target, shapes, settings, self.codegens)
+            self.file = self.store.path(self.key)
 
     def for_target(self, target: str) -> _Build:
         """The same for another target."""
@@ -160,14 +163,15 @@ class _Build:
 
     def cached(self) -> Artifact | None:
         """The finished build of an earlier call or process; a file that cannot be read counts as none."""
-        if self.file is None or not self.file.exists():
+        if self.file is None:
             return None
         begun = process_time()
         try:
             artifact = read_artifact(self.file)
-        except ArtifactError:
-            self.file.unlink(missing_ok=True)
+        except ArtifactError:  # not there, damaged, or not ours to read
+            self.store.discard(self.key)
             return None
+        self.store.touch(self.key)
         artifact.report = {"cache": process_time() - begun}
         return artifact
 
@@ -187,8 +191,8 @@ class _Build:
             try:
                 write_artifact(artifact, self.file)
                 self.store.evict()
-            except ArtifactError:
-                pass  # a cache that cannot be written is a cache that is not used
+            except ArtifactError as error:
+                self.store.warn(error)  # a cache that cannot be written is a cache that is not used
         return artifact
 
 
@@ -218,6 +222,8 @@ def _exporter(
             return tensorlang._export_artifact(artifact, target or compiled_for, path, form, weights, settings)
         export_as = getattr(_runner(artifact, settings), "export", None)
         if export_as is None:
+            if "hosted" in artifact.manifest:
+                raise ArtifactError(f"{path}: a model in parts for several targets is called from Python alone; use save")
             raise ArtifactError(f"target {artifact.manifest['target']!r} has no form for other programs yet")
         written: list[Path] = export_as(path)
         return written
@@ -273,6 +279,8 @@ def _plain_shapes(shapes: Mapping[str, Any]) -> dict[str, Any]:
 @cache
 def _fingerprint() -> str:
     """Hash of our sources, importers and schedules included, of the libraries beneath, and of registered plug-ins."""
+    from importlib.metadata import entry_points, version
+
     digest = hashlib.sha256()
     for package in ("numba", "llvmlite", "numpy", "sympy", "onnx"):
         digest.update(f"{package} {version(package)}\n".encode())

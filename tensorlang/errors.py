@@ -51,6 +51,10 @@ class BuildError(TensorlangError, RuntimeError):
     """Code could not be generated or compiled for the target asked for."""
 
 
+class OutOfMemoryError(TensorlangError, MemoryError):
+    """A call needs more memory than the system gives; the process and the function called are as before."""
+
+
 class ArtifactError(TensorlangError, OSError):
     """A saved model that cannot be written, read or run on this machine."""
 

@@ -3,6 +3,7 @@
     libm.so   kernels, thread pool, allocator, weights; imports nothing but libc
     libm.h    its C functions                    libm.json     the same for programs
     libm_main.c  an example                      libm.a        in place of libm.so: to be linked into a program
+    m         (form "exe") a program of its own, which reads and writes .npy files
 
 No compiler and no linker is used; the bytes depend on the model, the target and our own version alone.
 """
@@ -16,11 +17,14 @@ import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 from tensorlang.build import Cpu
 from tensorlang.codegen.elf import link_shared, read_object
 from tensorlang.codegen.elf.reader import UNDEFINED
 from tensorlang.codegen.library import (
     Interface,
+    data_object,
     describe_json,
     example_text,
     header_text,
@@ -28,7 +32,7 @@ from tensorlang.codegen.library import (
     static_library,
     weights_object,
 )
-from tensorlang.codegen.library.interface import padded
+from tensorlang.codegen.library.interface import identifier, padded
 from tensorlang.codegen.native import CpuTarget
 from tensorlang.codegen.target import find_target
 from tensorlang.config import Settings
@@ -38,7 +42,9 @@ from tensorlang.runtime.artifact import FORMAT, Artifact
 from tensorlang.runtime.cache import ContentCache
 from tensorlang.runtime.library import WEIGHTS_SUFFIX
 
-FORMS = {".so": "so", ".a": "a"}
+FORMS = {".so": "so", ".a": "a", "": "exe"}
+# loaders of programs, by architecture (glibc's)
+INTERPRETERS = {"x86_64": "/lib64/ld-linux-x86-64.so.2", "aarch64": "/lib/ld-linux-aarch64.so.1"}
 WEIGHTS_PLACES = ("inside", "beside")
 _TRIED = (1, 2, 3, 4, 5, 8, 16, 32, 64, 128, 224)  # sizes of open dimensions for the example
 
@@ -50,8 +56,8 @@ def export_artifact(
 
     Args:
         artifact: a build for the CPU `target`; None is what its manifest says.
-        path: of the library; the other files are named after it.
-        form: "so" or "a"; by the path's suffix where it is None.
+        path: of the library, after which the other files are named, or the folder for a library named after the model.
+        form: "so", "a" or "exe"; by the path's suffix where it is None.
         weights_place: "inside" the library or "beside" it, in `libm.weights`.
 
     Returns:
@@ -64,7 +70,11 @@ def export_artifact(
     if "main" not in artifact.manifest["signatures"]:
         raise ArtifactError(f"{path}: the model is no native program")
     cpu = _cpu_of(artifact, target)
+    if not cpu.has_threads:
+        return _export_module(artifact, path, form)
     store = ContentCache.of(settings, "native")
+    if path.is_dir() and form is None:
+        path = path / f"lib{identifier(artifact.manifest['model'])}.so"
     form = form or FORMS.get(path.suffix)
     if form not in FORMS.values():
         raise ArtifactError(
@@ -76,6 +86,9 @@ def export_artifact(
     manifest = {k: v for k, v in artifact.manifest.items() if k not in ("steps", "certificate")}
     weights = padded(artifact.weights)
     interface = Interface.of(manifest, weights, path.stem)
+    if form == "exe":
+        write_whole(path, _program(artifact.source, interface, cpu, weights, inside, store), mode=0o755)
+        return [path]
     code, exports = library_object(artifact.source, interface, cpu, weights=inside, store=store)
     prefix = interface.prefix
     if form == "so":
@@ -91,7 +104,10 @@ def export_artifact(
     else:
         members, offered = {"model.o": code}, {"model.o": exports}
         if inside:
-            members["weights.o"] = weights_object(f"{prefix}_weights", weights.data, code)
+            if cpu.pointer_bits == 64:
+                members["weights.o"] = weights_object(f"{prefix}_weights", weights.data, code)
+            else:
+                members["weights.o"] = data_object(f"{prefix}_weights", weights.tobytes(), cpu)
             offered["weights.o"] = [f"{prefix}_weights"]
         library = static_library(members, offered)
     name = path.stem
@@ -110,6 +126,28 @@ def export_artifact(
     return list(texts)
 
 
+def _export_module(artifact: Artifact, path: Path, form: str | None) -> list[Path]:
+    """A WebAssembly module, its weights beside it, and a description. There is no C interface: the module exports `main` and
+    its memory (see docs/machines.md).
+
+    Raises:
+        ArtifactError: another form was asked for, or a file cannot be written.
+    """
+    if path.suffix != ".wasm" or form not in (None, "wasm"):
+        raise ArtifactError(f"{path}: for WebAssembly a model is exported as a module; name it {path.stem}.wasm")
+    manifest = artifact.manifest
+    kept = ("model", "triple", "inputs", "outputs", "dims", "told", "checks", "arena_bytes")
+    described = {**{k: manifest[k] for k in kept}, "weights": f"{path.stem}{WEIGHTS_SUFFIX}"}
+    texts = {
+        path: artifact.libraries["model"],
+        path.with_suffix(WEIGHTS_SUFFIX): artifact.weights.tobytes(),
+        path.with_suffix(".json"): (json.dumps(described, indent=1) + "\n").encode(),
+    }
+    for file, content in texts.items():
+        write_whole(file, content)
+    return list(texts)
+
+
 def _cpu_of(artifact: Artifact, target: str | None) -> CpuTarget:
     if target is not None:
         found = find_target(target)
@@ -118,6 +156,19 @@ def _cpu_of(artifact: Artifact, target: str | None) -> CpuTarget:
         return found.cpu
     manifest = artifact.manifest
     return CpuTarget.of(manifest["triple"], "", ",".join(f"+{f}" for f in manifest["cpu_features"]))
+
+
+def _program(
+    source: str, interface: Interface, cpu: CpuTarget, weights: np.ndarray, inside: bool, store: ContentCache
+) -> bytes:
+    if cpu.architecture not in INTERPRETERS or "linux" not in cpu.triple:
+        raise BuildError(f"executables are made for Linux on {', '.join(INTERPRETERS)}, not for {cpu.triple}; export a library")
+    if not inside:
+        raise ArtifactError("an executable has its weights inside")
+    code, exports = library_object(source, interface, cpu, program=True, store=store)
+    payloads = {f"{interface.prefix}_weights": weights.data}
+    loader = INTERPRETERS[cpu.architecture]
+    return link_shared([code], exports, payloads=payloads, needed=["libc.so.6"], interpreter=loader)
 
 
 def imported_symbols(code: bytes) -> list[str]:
@@ -136,7 +187,7 @@ def _example_shapes(interface: Interface) -> list[list[int]]:
     return [[sizes.evaluate(d, values) for d in t.shape] for t in interface.inputs]
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes, mode: int = 0o644) -> None:
     """Write a file, which appears whole, by rename.
 
     Raises:
@@ -148,7 +199,7 @@ def write_whole(path: Path, content: bytes) -> None:
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(content)
-            os.chmod(temporary, 0o644)
+            os.chmod(temporary, mode)
             os.replace(temporary, path)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)

@@ -38,9 +38,9 @@ from .reader import Source, read_model, sniff
 from .segments import split
 
 __all__ = [
-    "OnnxImporter", "attention", "casts", "classifiers", "control", "einsum", "elementwise", "importer", "microsoft", "ml", "ngrams", "nn",
-    "qlinear", "quantize", "random", "recurrent", "reductions", "resize", "sampling", "selection", "sequences",
-    "signal", "tensors", "training",
+    "OnnxImporter", "attention", "casts", "classifiers", "control", "einsum", "elementwise", "importer", "microsoft",
+    "ml", "ngrams", "nn", "qlinear", "quantize", "random", "recurrent", "reductions", "resize", "sampling",
+    "selection", "sequences", "signal", "tensors", "training",
 ]  # fmt: skip
 
 

@@ -84,6 +84,8 @@ def to_array(tensor: onnx.TensorProto, what: str) -> np.ndarray:
         Unsupported: its element type is not one of ours.
     """
     kind = element_type(tensor.data_type)
+    if any(d < 0 for d in tensor.dims):
+        raise ModelError(f"{what}: a negative size in {list(tensor.dims)}")
     if (kept := mapped(tensor)) is not None:
         return kept
     try:
@@ -223,6 +225,9 @@ class OnnxNode:
         self.host = host
         self.subgraph: Callable[[onnx.GraphProto, Sequence[Item]], list[Item]] = host.subgraph
         self._attributes = {a.name: a for a in proto.attribute}
+        if len(self._attributes) != len(proto.attribute):
+            names = [a.name for a in proto.attribute]
+            raise self.fail(f"attribute {next(n for n in names if names.count(n) > 1)!r} is given twice")
 
     # -- messages --------------------------------------------------------------------------------------------------
     @property

@@ -63,6 +63,7 @@ class _Splitter:
         engines = {id(n): engine for n in self.nodes if (engine := self._engine(n)) is not None}
         if not engines:
             return None
+        self._refuse_unmade()
         graph = self.model.graph
         level: dict[str, int] = {}
         rows: dict[int, list[onnx.NodeProto]] = {}
@@ -84,6 +85,24 @@ class _Splitter:
         inputs = [v for v in graph.input if v.name not in {t.name for t in graph.initializer}]
         outputs = tuple(self._slot(n) for n in wanted)
         return Segments(graph.name or "main", tuple(self._slot(v.name) for v in inputs), outputs, tuple(steps))
+
+    def _refuse_unmade(self) -> None:
+        """
+        Raises:
+            ModelError: a node reads what nobody made before it, or makes what is there already.
+        """
+        there = {v.name for v in self.model.graph.input} | set(self.constants)
+        for node in self.nodes:
+            for name in _reads(node):
+                if name not in there:
+                    reason = "which no input, initializer or earlier node makes"
+                    raise ModelError(f"node {node_label(node)!r} ({node.op_type}) reads {name!r}, {reason}")
+            for name in filter(None, node.output):
+                if name in there:
+                    raise ModelError(f"{name!r} is made twice: again by node {node_label(node)!r} ({node.op_type})")
+                there.add(name)
+        if missing := [o.name for o in self.model.graph.output if o.name not in there]:
+            raise ModelError(f"output {missing[0]!r} of the model is made by no node")
 
     # -- whose a node is -------------------------------------------------------------------------------------------
     def _engine(self, node: onnx.NodeProto) -> str | None:

@@ -7,7 +7,8 @@
     other reductions              matmul, convolution, pooling: register tiles, packed constant operands, epilogue fused
     one element each              vectorised along the last axis, parallel over the rest
     recurrences                   independent lines in parallel and in vectors, steps inside
-    tuples, externals             scalar; parallel over their first axis
+    reductions of tuples          argmax, Welford: partial results in vector lanes along rows
+    externals, and what is left   scalar; parallel over their first axis
     statements in shared loops    as they are written (te.hybrid)
 """
 
@@ -50,4 +51,4 @@ def schedule(s: Schedule, machine: Machine) -> None:
             if is_pointwise(block):
                 schedule_elementwise(s, stage, machine)
         else:
-            schedule_points(s, stage)
+            schedule_points(s, stage, machine)

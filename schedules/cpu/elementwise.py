@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tensorlang.ir.expr import Expr
+from tensorlang.ir.reduction import reduction_of
 from tensorlang.ir.visitor import free_vars, loads, walk
 from tensorlang.schedule import Loop, Schedule, Stage
 from tensorlang.schedule.rules import Machine
 
-from .analysis import source_of, store_of, work, worth_parallel
+from .analysis import reduce_vars, source_of, step, store_of, work, worth_parallel
 
 
 def vector_lanes(s: Schedule, stage: Stage, machine: Machine) -> int:
@@ -38,11 +39,41 @@ def schedule_elementwise(s: Schedule, stage: Stage, machine: Machine, *, paralle
             stage.parallel(target)
 
 
-def schedule_points(s: Schedule, stage: Stage) -> None:
-    """What no rule knows how to vectorise (reductions of tuples): its first axis in parallel, where there is work."""
+def schedule_points(s: Schedule, stage: Stage, machine: Machine) -> None:
+    """Reductions of tuples: partial results in lanes along rows; and all that no rule knows: its first axis in parallel, where
+    there is work."""
+    _vectorize_tuples(s, stage, machine)
     axes = [a for a in stage.axis if not _is_one(s, a)]
     if axes and worth_parallel(work(s.block(stage))):
         stage.parallel(axes[0])
+
+
+def _vectorize_tuples(s: Schedule, stage: Stage, machine: Machine) -> None:
+    """A reduction of tuples along rows: lane n reduces elements n, n + lanes, ...; then the lanes are combined.
+
+        for i: for k: best[i] = argmax(best[i], (k, x[i, k]))
+    ->  for i: for k_o: (for k_i in lanes: part[k_i] = argmax(part[k_i], (k_o*lanes + k_i, x[i, k_o*lanes + k_i])))
+               for k_i: best[i] = argmax(best[i], part[k_i])
+    """
+    block = s.block(stage)
+    reduction = reduction_of(block)
+    if reduction is None or block.init is None or len(reduction.stores) < 2 or not (stage.axis and stage.reduce_axis):
+        return
+    own = {store.buffer for store in reduction.stores}
+    k, along = stage.reduce_axis[-1], reduce_vars(block)[-1]
+    reads = [e for source in reduction.sources for e in loads(source) if e.value not in own]
+    lanes = machine.lanes(min(e.value.dtype.nbytes for e in reads)) if reads else 0
+    size = _extent(s, k)
+    if size is None or lanes > 32 or size < 4 * lanes or len(stage.loops) != len(stage.axis) + len(stage.reduce_axis):
+        return
+    if any(step(e, along) == "far" for e in reads) or not all(step(e, along) == "unit" for e in reads[:1]):
+        return
+    _, inner = stage.split(k, lanes)
+    part = stage.rfactor(inner)
+    lane = next(a for a in part.axis if s.extent(a) is s.extent(stage.reduce_axis[-1]) and a.var is inner.var)
+    part.reorder(*(a for a in part.loops if a is not lane), lane)
+    part.compute_at(stage, stage.axis[-1])
+    part.vectorize(lane)
 
 
 def _vectorize(s: Schedule, stage: Stage, last: Loop, lanes: int) -> Loop | None:

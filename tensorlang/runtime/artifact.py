@@ -83,6 +83,7 @@ def write_artifact(artifact: Artifact, path: Path) -> None:
                 with archive.open(entry, "w", force_zip64=big) as stream:
                     stream.write(artifact.weights.data)
                 entry.extra = b""  # the directory at the end needs no padding
+            os.chmod(temporary, 0o644)  # to be handed on, unlike what `mkstemp` makes
             os.replace(temporary, path)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)

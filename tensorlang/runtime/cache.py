@@ -6,9 +6,11 @@ match is a miss. The store is bounded: the least recently used files go first.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import tempfile
+import time
 import warnings
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from tensorlang.config import Settings
 _MAGIC = b"TLC1"
 _HEADER = len(_MAGIC) + 32
 DEFAULT_LIMIT_BYTES = 2 << 30
+DEBRIS_SECONDS = 3600  # a file half written that long ago was left by a process that died
 _warned: set[Path] = set()
 
 
@@ -51,15 +54,24 @@ class ContentCache:
             data = path.read_bytes()
         except OSError:
             return None
-        value = data[_HEADER:]
-        if data[:_HEADER] != _MAGIC + hashlib.sha256(value).digest():
-            _discard(path)
+        if not is_whole(data):
+            self.discard(key)
             return None
-        try:
-            os.utime(path)  # recently used
-        except OSError:
-            pass  # a read-only store keeps its own order
-        return value
+        self.touch(key)
+        return data[_HEADER:]
+
+    def touch(self, key: str) -> None:
+        """Note that `key` was used now."""
+        path = self.path(key)
+        if path is not None:
+            with contextlib.suppress(OSError):  # a read-only store keeps its own order
+                os.utime(path)
+
+    def discard(self, key: str) -> None:
+        """Remove `key`; a store that cannot be written keeps it."""
+        path = self.path(key)
+        if path is not None:
+            _discard(path)
 
     def put(self, key: str, value: bytes) -> None:
         """Keep `value`; a directory that cannot be written is warned of once and otherwise ignored."""
@@ -77,7 +89,7 @@ class ContentCache:
                 _discard(Path(temporary))
                 raise
         except OSError as error:
-            self._warn(error)
+            self.warn(error)
             return
         self._written += len(value)
         if self._written > self.limit_bytes // 16:  # look at the whole directory seldom
@@ -85,7 +97,7 @@ class ContentCache:
             self.evict()
 
     def evict(self) -> None:
-        """Remove the least recently used files, if the store is above its limit, down to 3/4 of it."""
+        """Remove the least recently used files, if the store is above its limit, down to 3/4 of it, and what killed writers left."""
         if self.directory is None:
             return
         files = []
@@ -94,6 +106,9 @@ class ContentCache:
                 status = path.stat()
             except OSError:
                 continue  # removed by another process
+            if path.suffix == ".tmp" and time.time() - status.st_mtime > DEBRIS_SECONDS:
+                _discard(path)
+                continue
             files.append((status.st_mtime, status.st_size, path))
         total = sum(size for _, size, _ in files)
         if total <= self.limit_bytes:
@@ -104,10 +119,16 @@ class ContentCache:
             if total <= self.limit_bytes * 3 // 4:
                 return
 
-    def _warn(self, error: OSError) -> None:
+    def warn(self, error: OSError) -> None:
+        """Say, once per process, that this store cannot be written."""
         if self.directory is not None and self.directory not in _warned:
             _warned.add(self.directory)
             warnings.warn(f"build cache {self.directory} cannot be written ({error}); continuing without", stacklevel=3)
+
+
+def is_whole(content: bytes) -> bool:
+    """Whether the bytes of a file of a `ContentCache` are what was put there."""
+    return content[:_HEADER] == _MAGIC + hashlib.sha256(content[_HEADER:]).digest()
 
 
 def _discard(path: Path) -> None:

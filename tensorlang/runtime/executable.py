@@ -27,7 +27,7 @@ from typing import Any, NoReturn, Protocol
 
 import numpy as np
 
-from tensorlang.errors import ArtifactError, InputError
+from tensorlang.errors import ArtifactError, InputError, OutOfMemoryError
 from tensorlang.runtime import sizes
 from tensorlang.runtime.address import address_of
 from tensorlang.runtime.artifact import Artifact, aligned_bytes, write_artifact
@@ -40,6 +40,7 @@ _NOTHING: tuple[np.ndarray, ...] = ()
 _BYTES = np.dtype(np.uint8)
 _EMPTY, _NDARRAY = np.empty, np.ndarray
 _WHOLE = {"kernel": "main", "label": "the whole program", "flops": 0, "bytes": 0}
+_MOST_BYTES = 1 << 47  # a process has no more addresses than that
 _REMEMBERED_SHAPES = 64  # how many combinations of open dimensions keep their plan
 
 
@@ -178,8 +179,11 @@ class Executable:
         self._static: _Plan | None = None if self._dims else self._plan_for({})
         self._plans: dict[tuple[int, ...], _Plan] = {}
         self._frames: list[Frame] = []
-        # Every call walks this: number, dtype and, where all sizes are known, shape of each input.
-        self._expected = [(k, t.dtype, t.dims if self._static else None) for k, t in enumerate(self._in)]
+        # Every call walks this: number, dtype, low address bits that are 0 and, where all sizes are known, shape of each
+        # input.
+        self._expected = [
+            (k, t.dtype, t.dtype.alignment - 1, t.dims if self._static else None) for k, t in enumerate(self._in)
+        ]
         self._input_names = [t.name for t in self._in]
         self._output_names = [t.name for t in self._out]
         self.name: str = manifest["model"]
@@ -201,6 +205,7 @@ class Executable:
 
         Raises:
             InputError: an array does not fit.
+            OutOfMemoryError: the system does not give the memory that these sizes take.
         """
         if len(arrays) != len(self._in):
             raise InputError(f"{self.name} takes {len(self._in)} input(s), got {len(arrays)}: {self._declared()}")
@@ -212,6 +217,7 @@ class Executable:
 
         Raises:
             InputError: a name, dtype, rank or size does not fit; every wrong name is listed.
+            OutOfMemoryError: the system does not give the memory that these sizes take.
         """
         try:
             arrays = [feeds[name] for name in self._input_names]
@@ -226,12 +232,17 @@ class Executable:
             frame = self._frames.pop()
         except IndexError:
             frame = self._new_frame()
-        results = self._enter(frame, given)
-        status = self._runner.main(frame)
-        if status:
-            self._refuse_status(status)
-        if self._told:
-            self._collect(frame, results)
+        try:
+            results = self._enter(frame, given)
+            status = self._runner.main(frame)
+            if status:
+                self._refuse_status(status)
+            if self._told:
+                self._collect(frame, results)
+        except OutOfMemoryError:
+            raise
+        except MemoryError as error:
+            raise OutOfMemoryError(f"{self.name}: no memory for inputs of these sizes: {error}") from None
         frame.input_arrays = frame.output_arrays = _NOTHING  # do not keep the caller's memory alive
         self._frames.append(frame)
         return results
@@ -257,7 +268,7 @@ class Executable:
         """Check the inputs, make the outputs, and put all addresses into the frame."""
         plan = self._static
         arrays, table = given, frame.inputs
-        for k, dtype, dims in self._expected:
+        for k, dtype, misaligned, dims in self._expected:
             array = given[k]
             if array.__class__ is not _NDARRAY or array.dtype is not dtype or not array.flags.c_contiguous:
                 if arrays is given:
@@ -265,7 +276,13 @@ class Executable:
                 arrays[k] = array = self._as_array(self._in[k], array)  # type: ignore[index]
             if dims is not None and array.shape != dims:
                 self._refuse_shape(self._in[k], array.shape, {})
-            table[k] = address_of(array)
+            address = address_of(array)
+            if address & misaligned:
+                if arrays is given:
+                    arrays = list(given)
+                arrays[k] = array = array.copy()  # type: ignore[index]
+                address = address_of(array)
+            table[k] = address
         if plan is None:
             plan = self._bind(arrays)
             frame.dims[: len(plan.dims)] = list(plan.dims)
@@ -284,7 +301,10 @@ class Executable:
     def _as_array(self, tensor: _Tensor, value: Any) -> np.ndarray:
         if not isinstance(value, np.ndarray):
             if hasattr(value, "__dlpack__"):
-                value = np.from_dlpack(value)
+                try:
+                    value = np.from_dlpack(value)
+                except (BufferError, RuntimeError, TypeError) as error:  # on a GPU, or of a type that NumPy lacks
+                    raise InputError(f"input {tensor.info} got a tensor that NumPy cannot see: {error}") from None
             elif isinstance(value, np.generic | bool | int | float) and not tensor.dims:
                 value = np.asarray(value, tensor.dtype)
             else:
@@ -338,6 +358,8 @@ class Executable:
             nbytes = math.prod(shape) * tensor.dtype.itemsize
             outputs.append((len(outputs), shape, tensor.dtype, nbytes + 64))
         arena = sizes.evaluate(self._arena_bytes, values)
+        if (needed := arena + sum(nbytes for *_, nbytes in outputs)) > _MOST_BYTES:
+            raise OutOfMemoryError(f"{self.name}: with {_assignments(values)}, a run takes {needed:.1e} bytes of memory")
         return _Plan(tuple(values[name] for name in self._dims), tuple(outputs), arena)
 
     # -- refusals --------------------------------------------------------------------------------------------------
@@ -416,7 +438,7 @@ class Executable:
         Args:
             path: `libm.so`, or `libm.a` to be linked into a program; of target "c", a folder. The other files' names follow it.
             target: the machine, such as "x86-64-v3" or "aarch64-linux-gnu"; by default the one that the model was compiled for.
-            form: "so" or "a"; by the path's suffix where it is None.
+            form: "so", "a", or "exe": a program that reads .npy files and writes such; by the path's suffix where it is None.
             weights: "inside" the library, or "beside" it: in a file `libm.weights`, which the C program maps or brings itself.
 
         Returns:

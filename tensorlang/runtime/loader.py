@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tensorlang.errors import BuildError, InternalError
+from tensorlang.errors import BuildError, InternalError, OutOfMemoryError
 
 # statuses above this are raised by compiled code itself, smaller ones by an emitted program's checks
 OUT_OF_MEMORY = 0x7FFF0001
@@ -116,5 +116,5 @@ def check_status(status: int, what: str) -> None:
     if status == 0:
         return
     if status & 0xFFFFFFFF == OUT_OF_MEMORY:
-        raise MemoryError(f"{what} ran out of memory")
+        raise OutOfMemoryError(f"{what} ran out of memory")
     raise InternalError(f"{what} stopped with status {status}")

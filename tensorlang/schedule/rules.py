@@ -14,7 +14,6 @@ from tensorlang.errors import BuildError
 from tensorlang.ir.machine import Machine as Machine
 from tensorlang.schedule.schedule import Schedule
 
-
 Rule = Callable[[Schedule, Machine], None]
 
 

@@ -1,4 +1,4 @@
-"""Compiled programs on the machines that they are for: our shared libraries and modules, C and JavaScript around them, emulators.
+"""Compiled programs on the machines that they are for: our shared libraries and modules, in C and JavaScript, under emulators.
 
 What is computed is compared with the operators' NumPy references; whole models also with this machine's own build.
 """

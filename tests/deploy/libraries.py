@@ -52,8 +52,8 @@ MODELS: dict[str, tuple[str, list[dict[str, np.ndarray]]]] = {
 }  # fmt: skip
 
 
-def gcc(folder: Path, *arguments: str) -> None:
-    done = subprocess.run(["gcc", *STRICT, *arguments], cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+def gcc(folder: Path, *arguments: str, compiler: str = "gcc") -> None:
+    done = subprocess.run([compiler, *STRICT, *arguments], cwd=folder, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
 
 
@@ -64,11 +64,11 @@ def run(folder: Path, *command: str) -> str:
     return done.stdout
 
 
-def build_driver(folder: Path, stem: str, library: str) -> None:
+def build_driver(folder: Path, stem: str, library: str, compiler: str = "gcc") -> None:
     """The driver as `folder`/driver, with a library that lies there."""
     gcc(
         folder, "-o", "driver", f"-DP=tl_{stem.removeprefix('lib')}", "-include", f"{stem}.h", str(DRIVER), library,
-        f"-Wl,-rpath,{folder}", "-lpthread",
+        f"-Wl,-rpath,{folder}", "-lpthread", compiler=compiler,
     )  # fmt: skip
 
 
@@ -85,6 +85,7 @@ def drive(folder: Path, exe: Executable, feeds: Mapping[str, np.ndarray], before
     for k, (name, array) in enumerate(wanted.items()):
         got = np.frombuffer((folder / f"out{k}.bin").read_bytes(), array.dtype)
         if before:
-            np.testing.assert_allclose(got, array.ravel(), rtol=1e-5, atol=1e-6, err_msg=name)
+            bound = 2e-4 * float(np.abs(array).max(initial=0)) + 2e-6  # another machine's order and rounding
+            np.testing.assert_allclose(got, array.ravel(), rtol=0, atol=bound, err_msg=name)
         else:
             np.testing.assert_array_equal(got, array.ravel(), err_msg=name)

@@ -14,6 +14,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from tensorlang import compile as tl_compile
+from tensorlang.codegen.target import registered
 from tensorlang.errors import BuildError
 from tests.e2e.models import perceptron
 
@@ -67,10 +68,26 @@ def test_a_warm_build_loads_no_compiler(tmp_path):
 
 
 TARGET = """
+from tensorlang.codegen.target import Target
 from tensorlang.errors import BuildError
 
 def compile_graph(graph, target, settings):
-    raise BuildError(f"{target} was asked for {graph.name} with {settings.num_threads} threads")
+    raise BuildError(f"{target.name} was asked for {graph.name} with {settings.num_threads} threads")
+
+class Abacus(Target):
+    name = "abacus"
+    graph_compiler = "abacus:compile_graph"
+
+    def emit(self, func, name, trace):
+        raise BuildError("an abacus has no kernels")
+
+    def build(self, source, settings):
+        return b""
+
+    def load(self, code, kernels, settings):
+        return {}
+
+target = Abacus()
 """
 
 
@@ -79,14 +96,14 @@ def test_a_third_party_registers_a_target(tmp_path, monkeypatch):
     installed = tmp_path / "abacus-1.0.dist-info"
     installed.mkdir()
     (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: abacus\nVersion: 1.0\n")
-    (installed / "entry_points.txt").write_text("[tensorlang.targets]\nabacus = abacus:compile_graph\n")
+    (installed / "entry_points.txt").write_text("[tensorlang.targets]\nabacus = abacus:target\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("TENSORLANG_NUM_THREADS", "3")
-    sys.modules["tensorlang.compile"]._targets.cache_clear()
+    registered.cache_clear()
     try:
         with pytest.raises(BuildError, match="abacus was asked for perceptron with 3 threads"):
             tl_compile(perceptron(1), target="abacus")
-        with pytest.raises(BuildError, match="unknown target 'tpu'; there are: abacus, cpu"):
+        with pytest.raises(BuildError, match="unknown target 'tpu'; there are: abacus, c, cpu"):
             tl_compile(perceptron(1), target="tpu")
     finally:
-        sys.modules["tensorlang.compile"]._targets.cache_clear()
+        registered.cache_clear()

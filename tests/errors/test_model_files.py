@@ -244,3 +244,17 @@ def test_absurd_sizes():
     nodes = [node("Expand", ["x", "s"], ["y"], name="grow")]
     with pytest.raises(ModelError, match="'grow' would make"):
         tl.from_onnx(model(nodes, [("x", F, [1])], ["y"], {"s": np.array([1 << 40])}))
+
+
+def test_an_attribute_that_is_given_twice():
+    softmax = node("Softmax", ["x"], ["y"], name="soft", axis=0)
+    softmax.attribute.append(helper.make_attribute("axis", 1))
+    with pytest.raises(ModelError, match="'soft'.*attribute 'axis' is given twice"):
+        tl.from_onnx(model([softmax], [("x", F, [2, 2])], ["y"]))
+
+
+def test_a_weight_of_negative_size():
+    proto = model([node("Add", ["x", "w"], ["y"])], [("x", F, [2])], ["y"], {"w": np.zeros(2, F)})
+    proto.graph.initializer[0].dims[0] = -2
+    with pytest.raises(ModelError, match="initializer 'w': a negative size"):
+        tl.from_onnx(proto)

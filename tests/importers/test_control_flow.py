@@ -12,8 +12,8 @@ import onnxruntime
 import pytest
 
 import tensorlang as tl
-from tensorlang.codegen.target import find_target
 from tensorlang.build.plain import PlainRunner
+from tensorlang.codegen.target import find_target
 from tensorlang.config import Settings
 from tensorlang.errors import InputError, UnsupportedOpError
 from tensorlang.graph import Graph, evaluate

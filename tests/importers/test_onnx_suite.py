@@ -25,7 +25,7 @@ FAMILIES = (
     "or pow prelu quantizelinear range reciprocal reduce_ relu reshape resize round scatter selu shape shrink sigmoid "
     "sign sin size slice softmax softplus softsign spacetodepth split_ sqrt squeeze sub sum swish tan tanh "
     "thresholded tile top_k "
-    "transpose tril triu unsqueeze upsample where xor"
+    "transpose tril triu unsqueeze upsample where xor affine tfidf bitcast_2d bitcast_float32 bitcast_int32"
 ).split()
 
 

@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper, parser
 
 import tensorlang as tl
-from tensorlang.errors import ArtifactError, BuildError, InputError, UnsupportedOpError
+from tensorlang.errors import ArtifactError, BuildError, InputError, ModelError, UnsupportedOpError
 from tests.importers.models import model
 
 ort = pytest.importorskip("onnxruntime")
@@ -138,6 +138,22 @@ def test_strings_in_a_branch() -> None:
         found = exe.run({"x": np.array(x, np.float32), "words": np.array(["a", "b"], object)})
         assert list(found["y"]) == ["a" + text, "b" + text]
         assert found["z"] == 2 * x
+
+
+@pytest.mark.parametrize(
+    ("nodes", "message"),
+    [
+        ([("s", "b", "b")], "reads 'b', which no input"),
+        ([("s", "s", "y"), ("s", "s", "y")], "'y' is made twice"),
+        ([("s", "s", "other")], "output 'y' of the model is made by no node"),
+    ],
+)
+def test_segments_of_an_unsound_model(nodes: list, message: str) -> None:
+    made = [helper.make_node("StringConcat", [a, b], [c]) for a, b, c in nodes]
+    proto = model(made, [], ["y"], opset=20)
+    proto.graph.input.append(helper.make_tensor_value_info("s", TensorProto.STRING, ["n"]))
+    with pytest.raises(ModelError, match=message):
+        tl.compile(proto)
 
 
 # -- onnxruntime for what we lack ------------------------------------------------------------------------------------

@@ -12,8 +12,11 @@ import tensorlang as tl
 from tensorlang import te
 from tensorlang.build import lower_kernel
 from tensorlang.codegen.opencl import device as devices
+from tensorlang.codegen.opencl.emit import emit_opencl_kernel
 from tensorlang.errors import BuildError
-from tensorlang.ir.expr import var
+from tensorlang.ir.buffer import Buffer
+from tensorlang.ir.expr import const, eq, load, var
+from tensorlang.ir.stmt import For, If, PrimFunc, Store
 from tensorlang.schedule import Schedule
 from tests import programs
 
@@ -109,3 +112,12 @@ def test_an_unknown_device_is_an_error_that_lists_those_there_are(monkeypatch, d
             devices.default_device()
     finally:
         devices.default_device.cache_clear()
+
+
+def test_a_group_does_not_change_what_it_branches_on():
+    """Items that read the condition late would take the other way, and never reach the barrier."""
+    flag, t = Buffer("flag", (const(1),), "i32"), var("t")
+    inside = For(t, const(8), "threadIdx.x", Store(flag, (const(0),), const(0, "i32")))
+    func = PrimFunc("f", (flag,), If(eq(load(flag, [0]), const(1, "i32")), inside))
+    with pytest.raises(BuildError, match="depends on flag, which it changes"):
+        emit_opencl_kernel(func)

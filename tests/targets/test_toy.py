@@ -191,3 +191,46 @@ def test_what_the_target_has_no_code_for_runs_on_the_cpu_and_is_told(toy):
     assert exe.placement["counts"] == {
         "kernels on toy": 1, "kernels on cpu": 1, "copies between memories": 0, "bytes copied": 0,
     }  # fmt: skip
+
+
+# -- the CPU is one of them -------------------------------------------------------------------------------------------
+
+
+def test_the_cpu_goes_through_the_interface_alone():
+    from tensorlang.build.cpu import Cpu
+
+    class Watched(Cpu):
+        name = "watched"
+        calls = []
+
+        def emit(self, func, name, trace):
+            self.calls.append("emit")
+            return super().emit(func, name, trace)
+
+        def build(self, source, settings):
+            self.calls.append("build")
+            return super().build(source, settings)
+
+        def load(self, code, kernels, settings):
+            self.calls.append("load")
+            return super().load(code, kernels, settings)
+
+        def launch(self, function, args):
+            self.calls.append("launch")
+            super().launch(function, args)
+
+    watched = Watched()
+    kernel = tl.build(dense, target=watched, shapes={"M": 3, "N": 4, "K": 5})
+    x, w, b = values(3, 5), values(4, 5), values(4)
+    for _ in range(2):
+        np.testing.assert_allclose(kernel(x, w, b), np.maximum(x @ w.T + b, 0), rtol=1e-5, atol=1e-6)
+    assert watched.calls == ["emit", "build", "load", "launch", "launch"]
+    assert kernel.source == tl.build(dense, shapes={"M": 3, "N": 4, "K": 5}).source
+    assert 0 < kernel.time(x, w, b) < 1
+
+
+def test_code_for_another_machine_is_made_but_not_run():
+    kernel = tl.build(dense, target="aarch64-linux-gnu", shapes={"M": 3, "N": 4, "K": 5})
+    assert "fmla" in kernel.asm
+    with pytest.raises(BuildError, match="cannot run code for aarch64"):
+        kernel(values(3, 5), values(4, 5), values(4))

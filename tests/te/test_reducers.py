@@ -373,3 +373,20 @@ def test_lanes_hold_columns_of_a_tuple_reduction():
     lanes(s)
     source = build(s).source
     assert "vload_masked" in source and "# stage best_v0, best_v1 (" in source
+
+
+@pytest.mark.parametrize("n", [64, 200, 1000])
+@pytest.mark.parametrize("name", ["argmax", "argmin"])
+def test_rows_of_tuples_are_reduced_in_vector_lanes(name, n):
+    x = te.placeholder((5, n), name="x")
+    k = te.reduce_axis(n, name="k")
+    func = te.create_prim_func("f", [x], list(te.compute((5,), lambda i: getattr(te, name)(x[i, k], axis=k), name="best")))
+    kernel = build(func)
+    assert "vload" in kernel.source
+    data = np.random.default_rng(0).integers(-5, 6, (5, n)).astype(np.float32)  # many ties: the first one counts
+    data[1, 37:39] = np.nan
+    data[2, 11] = np.inf
+    data[3, 11] = -np.inf
+    index, value = kernel(data)
+    np.testing.assert_array_equal(index, getattr(np, name)(data, axis=1))
+    np.testing.assert_array_equal(value, getattr(np, name[3:])(data, axis=1))

@@ -25,7 +25,7 @@ from tensorlang.codegen.elf.reader import (
     Symbol,
     read_object,
 )
-from tensorlang.codegen.elf.relocate import MACHINES, Machine, Place
+from tensorlang.codegen.elf.relocate import MACHINES, START, START_BYTES, Machine, Place
 from tensorlang.errors import BuildError
 
 PAYLOAD_ALIGNMENT = 4096
@@ -34,7 +34,7 @@ _STUB = 16
 _SEGMENTS = 5  # three to load, the dynamic section, and the stack's permissions
 
 _READ, _WRITE, _EXECUTE = 4, 2, 1
-_LOAD, _DYNAMIC, _GNU_STACK = 1, 2, 0x6474E551
+_LOAD, _DYNAMIC, _INTERP, _PHDR, _GNU_STACK = 1, 2, 3, 6, 0x6474E551
 
 # tags of the dynamic section
 _NEEDED, _HASH, _STRTAB, _SYMTAB, _RELA, _RELASZ = 1, 4, 5, 6, 7, 8
@@ -77,8 +77,9 @@ def link_shared(
     payloads: Mapping[str, bytes | memoryview] | None = None,
     soname: str = "",
     needed: Sequence[str] = (),
+    interpreter: str = "",
 ) -> bytes:
-    """One shared library of several objects.
+    """One shared library, or program, of several objects.
 
     Args:
         objects: relocatable ELF files of one machine, compiled position-independent.
@@ -86,6 +87,7 @@ def link_shared(
         payloads: constant data by symbol, each beginning on a page; objects may refer to the symbols.
         soname: the library's own name.
         needed: libraries that the loader must bring for what is undefined, where the process has them not already.
+        interpreter: path of the loader; given, the result is a program, which begins at the function `main`.
 
     Returns:
         The file's bytes; the same arguments give the same bytes.
@@ -93,7 +95,8 @@ def link_shared(
     Raises:
         BuildError: a symbol is defined twice or an export nowhere, or an object asks for what is not known here.
     """
-    return _Linker([read_object(o) for o in objects], list(exports), dict(payloads or {}), soname, list(needed)).link()
+    parsed = [read_object(o) for o in objects]
+    return _Linker(parsed, list(exports), dict(payloads or {}), soname, list(needed), interpreter).link()
 
 
 class _Linker:
@@ -104,11 +107,12 @@ class _Linker:
         payloads: dict[str, bytes | memoryview],
         soname: str,
         needed: list[str],
+        interpreter: str,
     ):
         if not objects or len({o.machine for o in objects}) != 1:
             raise BuildError("linking takes one or more objects, all for one machine")
         self.objects, self.exports, self.payloads = objects, exports, payloads
-        self.soname, self.needed = soname, needed
+        self.soname, self.needed, self.interpreter = soname, needed, interpreter
         self.machine: Machine = MACHINES[objects[0].machine]
         self.pieces: dict[int, _Piece] = {}  # by identity of the section
         self.defined: dict[str, tuple[ObjectFile | None, Symbol | None]] = dict.fromkeys(payloads, (None, None))
@@ -133,6 +137,8 @@ class _Linker:
         for _, _, symbol in self._places():
             if symbol.section == UNDEFINED and symbol.name not in self.defined:
                 wanted[symbol.name] = None
+        if self.interpreter:
+            wanted[START] = None
         self.imports = list(wanted)
 
     def _places(self) -> list[tuple[ObjectFile, tuple[Section, Relocation], Symbol]]:
@@ -177,7 +183,9 @@ class _Linker:
         symbols = [*self.imports, *self.exports]
         for name in (*symbols, *self.needed, self.soname):
             names.add(name)
-        constants.place(_HEADER + _SEGMENTS * _PROGRAM, 1)
+        constants.place(_HEADER + (_SEGMENTS + 2 * bool(self.interpreter)) * _PROGRAM, 1)
+        path = self.interpreter.encode() + b"\0"
+        self.interpreter_at = constants.place(len(path), 1) if self.interpreter else 0
         hash_at = constants.place(4 * (2 + 1 + len(symbols) + 1), 8)
         symbols_at = constants.place(_DYNAMIC_SYMBOL * (len(symbols) + 1), 8)
         names_at = constants.place(len(names.table), 1)
@@ -191,6 +199,7 @@ class _Linker:
         self._place_pieces(code)
         for name in called:
             self.stubs[name] = code.place(_STUB, _STUB)
+        self.entry = code.place(START_BYTES, _STUB) if self.interpreter else 0
         data.address = self._next_page(code)
         dynamic_at = data.place(16 * (10 + len(self.needed) + bool(self.soname)), 16)
         for key in slot_keys:
@@ -204,6 +213,12 @@ class _Linker:
 
         for name, at in self.stubs.items():
             code.write(at, self.machine.stub(at, self.slots[name]))
+        if self.interpreter:
+            constants.write(self.interpreter_at, path)
+            owner, main = self.defined["main"]
+            if owner is None or main is None or self.machine.start is None:
+                raise BuildError("linking: a program needs a function main, and its beginning is not written for this machine")
+            code.write(self.entry, self.machine.start(self.entry, self._address(owner, main) or 0, self.stubs[START]))
         self._relocate((constants, code, data))
         self._fill_slots()
         if len(self.dynamic) != relocations:
@@ -245,6 +260,8 @@ class _Linker:
                 called[symbol.name] = slot_keys[symbol.name] = None
             elif imported:
                 raise BuildError(f"linking: {symbol.name} is not defined, and is used other than by a call")
+        if self.interpreter:
+            called[START] = slot_keys[START] = None
         return list(slot_keys), list(called), relocations + len(slot_keys)
 
     @staticmethod
@@ -330,6 +347,11 @@ class _Linker:
         loads.append((_DYNAMIC, _READ | _WRITE, dynamic_at, dynamic_bytes, dynamic_bytes, 8))
         programs = [struct.pack("<IIQQQQQQ", t, p, a, a, a, size, memory, align) for t, p, a, size, memory, align in loads]
         programs.append(struct.pack("<IIQQQQQQ", _GNU_STACK, _READ | _WRITE, 0, 0, 0, 0, 0, 16))
+        if self.interpreter:
+            at, size = self.interpreter_at, len(self.interpreter) + 1
+            programs.insert(0, struct.pack("<IIQQQQQQ", _INTERP, _READ, at, at, at, size, size, 1))
+            size = (len(programs) + 1) * _PROGRAM  # from where this table is, the loader knows where the program is
+            programs.insert(0, struct.pack("<IIQQQQQQ", _PHDR, _READ, _HEADER, _HEADER, _HEADER, size, size, 8))
         flags = 0
         for o in self.objects:
             flags |= o.flags
@@ -337,7 +359,7 @@ class _Linker:
         sections, table_at = _section_table(parts, last.address + len(last.content))
         identity = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")
         header = struct.pack(
-            "<16sHHIQQQIHHHHHH", identity, 3, self.machine.number, 1, 0, _HEADER, table_at, flags,
+            "<16sHHIQQQIHHHHHH", identity, 3, self.machine.number, 1, self.entry, _HEADER, table_at, flags,
             _HEADER, _PROGRAM, len(programs), 64, len(parts) + 2, len(parts) + 1,
         )  # fmt: skip
         segments[0].write(0, header + b"".join(programs))

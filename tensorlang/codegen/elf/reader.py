@@ -82,7 +82,7 @@ def read_object(code: bytes) -> ObjectFile:
         BuildError: it is not a 64-bit little-endian relocatable file of a machine that is known here.
     """
     if len(code) < _HEADER.size or code[:6] != b"\x7fELF\x02\x01":
-        raise BuildError("linking takes 64-bit little-endian ELF objects")
+        raise BuildError("linking takes 64-bit little-endian ELF objects; for a 32-bit machine export a static library (.a)")
     _, kind, machine, _, _, _, table, flags, _, _, _, size, count, names = _HEADER.unpack_from(code)
     if kind != 1 or machine not in MACHINES:
         raise BuildError(f"linking takes relocatable objects for {', '.join(MACHINES.values())}")

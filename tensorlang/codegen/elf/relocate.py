@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from tensorlang.errors import BuildError
 
 PAGE_BITS = 12
+START = "__libc_start_main"  # what a program's first instructions call: (main, argc, argv, init, fini, rtld_fini, stack)
+START_BYTES = 64
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class Machine:
         calls: relocations of calls, which reach imported functions through a stub.
         ignored: relocations that are only hints.
         high: relocations that set the upper part of an address for a `low` one, which names that place (RISC-V).
+        start: a program's first instructions, given their address, that of `main`, and that of the stub of `START`.
         stub: machine code that jumps to the address in a slot, given the stub's and the slot's addresses.
     """
 
@@ -63,6 +66,7 @@ class Machine:
     ignored: frozenset[int] = frozenset()
     high: frozenset[int] = frozenset()
     low: frozenset[int] = frozenset()
+    start: Callable[[int, int, int], bytes] | None = None
 
 
 def _fits(value: int, bits: int, what: str) -> int:
@@ -91,6 +95,14 @@ def _gotpcrel(view: memoryview, p: Place) -> None:
 
 def _x86_stub(at: int, slot: int) -> bytes:
     return b"\xff\x25" + struct.pack("<i", slot - (at + 6)) + b"\xcc\xcc"  # jmp *slot(%rip)
+
+
+def _x86_start(at: int, main: int, stub: int) -> bytes:
+    code = bytes.fromhex("31ed 4989d1 5e 4889e2 4883e4f0 50 54 4531c0 31c9".replace(" ", ""))
+    # xor ebp,ebp; mov r9,rdx; pop rsi; mov rdx,rsp; and rsp,-16; push rax; push rsp; xor r8d,r8d; xor ecx,ecx
+    code += b"\x48\x8d\x3d" + struct.pack("<i", main - (at + len(code) + 7))  # lea rdi,[main]
+    code += b"\xe8" + struct.pack("<i", stub - (at + len(code) + 5))  # call stub
+    return code + b"\xf4"  # hlt
 
 
 # -- AArch64 -------------------------------------------------------------------------------------------------------
@@ -127,6 +139,17 @@ def _low12_slot(view: memoryview, p: Place) -> None:
 def _branch26(view: memoryview, p: Place) -> None:
     words = _fits(p.symbol - p.at, 28, "a branch") >> 2 & 0x3FFFFFF
     struct.pack_into("<I", view, 0, _word32(view) & 0xFC000000 | words)
+
+
+def _aarch64_start(at: int, main: int, stub: int) -> bytes:
+    words = [
+        0xD280001D, 0xD280001E,  # mov x29, #0; mov x30, #0
+        0xAA0003E5, 0xF94003E1, 0x910023E2, 0x910003E6,  # mov x5, x0; ldr x1, [sp]; add x2, sp, #8; mov x6, sp
+        0x90000000 | _adrp_bits(main, at + 24), 0x91000000 | (main & 0xFFF) << 10,  # adrp x0, main; add x0, x0, main
+        0xD2800003, 0xD2800004,  # mov x3, #0; mov x4, #0
+        0x94000000 | (stub - (at + 40)) >> 2 & 0x3FFFFFF, 0xD4200000,  # bl stub; brk #0
+    ]  # fmt: skip
+    return struct.pack(f"<{len(words)}I", *words)
 
 
 def _aarch64_stub(at: int, slot: int) -> bytes:
@@ -196,6 +219,7 @@ MACHINES: dict[str, Machine] = {
         slots=frozenset({9, 41, 42}),
         calls=frozenset({4}),
         stub=_x86_stub,
+        start=_x86_start,
     ),
     "aarch64": Machine(
         number=183,
@@ -210,6 +234,7 @@ MACHINES: dict[str, Machine] = {
         slots=frozenset({311, 312}),
         calls=frozenset({282, 283}),
         stub=_aarch64_stub,
+        start=_aarch64_start,
     ),
     "riscv64": Machine(
         number=243,

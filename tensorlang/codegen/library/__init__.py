@@ -13,9 +13,9 @@ from __future__ import annotations
 from tensorlang.codegen.library.archive import static_library, weights_object
 from tensorlang.codegen.library.header import describe_json, example_text, header_text
 from tensorlang.codegen.library.interface import Interface, Status
-from tensorlang.codegen.library.module import library_object
+from tensorlang.codegen.library.module import data_object, library_object
 
 __all__ = [
-    "Interface", "Status", "describe_json", "example_text", "header_text", "library_object", "static_library",
+    "Interface", "Status", "data_object", "describe_json", "example_text", "header_text", "library_object", "static_library",
     "weights_object",
 ]  # fmt: skip

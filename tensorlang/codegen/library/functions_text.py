@@ -223,7 +223,8 @@ choose:
   br i1 %auto, label %online, label %fixed
 online:
   %n = call $w @sysconf(i32 $nprocessors)
-  %n32 = trunc $w %n to i32
+  %wide = call i64 @long($w %n)
+  %n32 = trunc i64 %wide to i32
   %some = call i32 @llvm.smax.i32(i32 %n32, i32 1)
   %few = call i32 @llvm.smin.i32(i32 %some, i32 $max_threads)
   br label %fixed

@@ -9,6 +9,7 @@ import llvmlite.binding as llvm
 from tensorlang.codegen.library.api import api_names, api_text
 from tensorlang.codegen.library.interface import Interface
 from tensorlang.codegen.library.planning import planning_source
+from tensorlang.codegen.library.program import NPY_SOURCE, program_text
 from tensorlang.codegen.native import backend
 from tensorlang.codegen.native.compile import NoStore, Store, bitcode, check_features, compiler_fingerprint
 from tensorlang.codegen.native.pool_code import pool_source
@@ -24,13 +25,20 @@ RUNTIME = (
 
 
 def library_object(
-    source: str, interface: Interface, target: CpuTarget, *, weights: bool = True, store: Store | None = None
+    source: str,
+    interface: Interface,
+    target: CpuTarget,
+    *,
+    weights: bool = True,
+    program: bool = False,
+    store: Store | None = None,
 ) -> tuple[bytes, list[str]]:
     """A compiled model as one relocatable object.
 
     Args:
         source: the model's emitted module.
         weights: whether the object refers to the weights by the symbol <prefix>_weights.
+        program: whether it has a `main` that reads and writes .npy files, and offers that alone.
 
     Returns:
         The object, and the global symbols that it offers.
@@ -43,6 +51,10 @@ def library_object(
     planning, messages = planning_source(interface, target.pointer_bits // 8)
     around = planning + "\n\n" + pool_source(target)
     text = api_text(interface, target, messages, weights=weights)
+    if program:
+        exports = ["main"]
+        around += "\n\n" + NPY_SOURCE
+        text += program_text(interface, target.pointer_bits)
     parts = (source, around, text, repr(target), compiler_fingerprint())
     key = hashlib.sha256("\0".join(("library", *parts)).encode()).hexdigest()
     if (found := store.get(key)) is not None:
@@ -54,7 +66,7 @@ def library_object(
     module.link_in(_part(around, target, store, None))
     machine = target_machine(target)
     header = f'target triple = "{target.triple}"\ntarget datalayout = "{machine.target_data}"\n'
-    aliases = "\n".join(_runtime_entry(interface, name) for name in RUNTIME)
+    aliases = "" if program else "\n".join(_runtime_entry(interface, name) for name in RUNTIME)
     module.link_in(llvm.parse_assembly(header + text + aliases))
     _keep_only(module, frozenset(exports))
     module.verify()
@@ -62,6 +74,15 @@ def library_object(
     result = backend.emit(module, target, "object")
     store.put(key, result)
     return result, exports
+
+
+def data_object(symbol: str, data: bytes, target: CpuTarget) -> bytes:
+    """An object file that defines `symbol` as read-only data that begins on a page: by LLVM, for any machine, slowly."""
+    machine = target_machine(target)
+    content = "".join(f"\\{b:02X}" for b in data)
+    text = f'target triple = "{target.triple}"\ntarget datalayout = "{machine.target_data}"\n'
+    text += f'@{symbol} = hidden constant [{len(data)} x i8] c"{content}", align 4096\n'
+    return backend.emit(llvm.parse_assembly(text), target, "object")
 
 
 def runtime_names(interface: Interface) -> list[str]:

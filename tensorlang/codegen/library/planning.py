@@ -21,6 +21,7 @@ from tensorlang.codegen.library.interface import MAX_SIZE, Interface, Size, show
 from tensorlang.errors import BuildError
 
 _I = "    "
+_LIMIT = "4.0e18"
 _INFIX = {"add": "+", "sub": "-", "mul": "*", "eq": "==", "ne": "!=", "lt": "<", "le": "<="}
 _CALLS = {
     "min": "minimum", "max": "maximum", "and": "logical_and", "or": "logical_or", "not": "logical_not", "select": "select",
@@ -92,6 +93,12 @@ class _Writer:
             self.lines.append(f"{_I}frame[{at + k}] = {self.names[name]}")
         self.lines.append(f"{_I}frame[{self.frame.arena}] = {self.text(self.interface.arena)}")
         self._check(f"frame[{self.frame.arena}] >= 0", "the inputs are too large")
+        if self.interface.dims:  # in floating point, where nothing wraps around
+            self._check(f"{self.magnitude(self.interface.arena)} < {_LIMIT}", "the inputs are too large")
+            for tensor in self.interface.outputs:
+                if not tensor.told:
+                    elements = ["mul", tensor.itemsize, *tensor.shape]
+                    self._check(f"{self.magnitude(elements)} < {_LIMIT}", "the inputs are too large")
         position = self.frame.shapes
         for tensor in self.interface.outputs:
             for d in tensor.shape:
@@ -166,6 +173,20 @@ class _Writer:
             '@kernel("i64* frame, i64* shapes")\ndef library_report(ctx, frame, shapes):\n'
             f"{_I}for k in range({count}):\n{_I}{_I}shapes[k] = frame[{at} + k]"
         )
+
+    def magnitude(self, size: Size) -> str:
+        """A size, or a bound of it, in floating point: what is beyond 2^62 in there may have wrapped around."""
+        if isinstance(size, int):
+            return f"{float(size)!r}"
+        if isinstance(size, str):
+            return f"f64({self.names[size]})"
+        operation, *operands = size
+        texts = [self.magnitude(a) for a in operands]
+        if operation in ("add", "mul"):
+            return "(" + f" {_INFIX[operation]} ".join(texts) + ")"
+        if operation in ("max", "min", "select"):
+            return f"maximum({texts[-2]}, {texts[-1]})"
+        return texts[0] if operation in ("sub", "floordiv") else "0.0"
 
     def text(self, size: Size) -> str:
         """A size as an expression of the emitted Python."""

@@ -38,8 +38,8 @@ def npy_find(ctx, text, stop, pattern, result):
     result[0] = found
 
 
-@kernel("i64 data, i64 nbytes, i64 descr_key, i64 order_key, i64 shape_key, i64 dtype, i64 rank, i64 itemsize, i64* shape, i64* result")
-def npy_parse(ctx, data, nbytes, descr_key, order_key, shape_key, dtype, rank, itemsize, shape, result):
+@kernel("i64 data, i64 nbytes, i64 descr, i64 order, i64 dims, i64 dtype, i64 rank, i64 itemsize, i64* shape, i64* result")
+def npy_parse(ctx, data, nbytes, descr, order, dims, dtype, rank, itemsize, shape, result):
     check(nbytes >= 16, {_FORMAT})
     check(i64(view(data, u8)[0]) == 147, {_FORMAT})
     check(i64(view(data + 1, u8)[0]) == 78, {_FORMAT})
@@ -51,13 +51,13 @@ def npy_parse(ctx, data, nbytes, descr_key, order_key, shape_key, dtype, rank, i
         start = data + 12
     stop = start + low
     check(stop <= data + nbytes, {_SHORT})
-    npy_find(ctx, start, stop, descr_key, result)
+    npy_find(ctx, start, stop, descr, result)
     check(result[0] != 0, {_FORMAT})
     npy_find(ctx, result[0], minimum(result[0] + 8, stop), dtype, result)
     check(result[0] != 0, {_DTYPE})
-    npy_find(ctx, start, stop, order_key, result)
+    npy_find(ctx, start, stop, order, result)
     check(result[0] != 0, {_ORDER})
-    npy_find(ctx, start, stop, shape_key, result)
+    npy_find(ctx, start, stop, dims, result)
     check(result[0] != 0, {_FORMAT})
     at = result[0]
     axis = 0
@@ -140,14 +140,6 @@ declare i32 @npy_parse(ptr, i64, i64, i64, i64, i64, i64, i64, i64, ptr, ptr)
 declare i32 @npy_header(ptr, i64, i64, i64, i64, ptr, i64, ptr)
 declare i32 @npy_put(ptr, i64, i64, ptr)
 
-@descr_key = internal constant [11 x i8] c"'descr': '\00"
-@order_key = internal constant [23 x i8] c"'fortran_order': False\00"
-@shape_key = internal constant [11 x i8] c"'shape': (\00"
-@header_start = internal constant [12 x i8] c"{'descr': '\00"
-@header_order = internal constant [37 x i8] c", 'fortran_order': False, 'shape': (\00\00"
-@suffix = internal constant [5 x i8] c".tmp\00"
-@colon = internal constant [3 x i8] c": \00"
-@newline = internal constant [2 x i8] c"\0A\00"
 
 define internal void @say(ptr %text) {
   %n = call $w @strlen(ptr %text)
@@ -192,7 +184,8 @@ parse:
   %s = ptrtoint ptr @shape_key to i64
   %t = ptrtoint ptr %dtype to i64
   %n = call i64 @long($w %nbytes)
-  %status = call i32 @npy_parse(ptr null, i64 %a, i64 %n, i64 %d, i64 %o, i64 %s, i64 %t, i64 %rank, i64 %itemsize, ptr %shape, ptr %start)
+  %status = call i32 @npy_parse(ptr null, i64 %a, i64 %n, i64 %d, i64 %o, i64 %s, i64 %t, i64 %rank, i64 %itemsize,
+                                ptr %shape, ptr %start)
   %data = load i64, ptr %start
   %p = inttoptr i64 %data to ptr
   store ptr %p, ptr %result
@@ -274,6 +267,12 @@ broken:
 """
 
 
+_CONSTANTS = {
+    "descr_key": "'descr': '", "order_key": "'fortran_order': False", "shape_key": "'shape': (", "suffix": ".tmp",
+    "header_start": "{'descr': '", "header_order": ", 'fortran_order': False, 'shape': (", "colon": ": ", "newline": "\n",
+}  # fmt: skip
+
+
 def npy_dtype(name: str) -> str:
     """How NumPy's files write a dtype.
 
@@ -293,13 +292,12 @@ def program_text(interface: Interface, pointer_bits: int) -> str:
     """LLVM text of `main` and what it needs beside the library's functions."""
     p = interface.prefix
     lines = [Template(_TEXT).substitute(w=f"i{pointer_bits}")]
+    lines += [_constant(name, text) for name, text in _CONSTANTS.items()]
     offsets, block = [], ""
     for text in FILE_TEXTS:
         offsets.append(len(block))
         block += text + "\0"
-    usage = " ".join(
-        ["usage:", p.removeprefix("tl_"), *(f"{_word(t.name)}.npy" for t in interface.inputs), *(f"{_word(t.name)}.npy" for t in interface.outputs)]
-    )
+    usage = " ".join(["usage:", p.removeprefix("tl_"), *(f"{_word(t.name)}.npy" for t in interface.tensors)])
     notes = [f"  {t.name}: {t.dtype}[{', '.join(show(d) for d in t.shape)}]" for t in interface.tensors]
     lines.append(_constant("usage", "\n".join([usage, *notes, ""])))
     lines.append(_constant("file_texts", block.removesuffix("\0")))
@@ -328,7 +326,8 @@ def program_text(interface: Interface, pointer_bits: int) -> str:
             *_path(k, f"in{k}"),
             f"  %sizes{k} = getelementptr i64, ptr %sizes, i32 {position}",
             f"  %place{k} = getelementptr ptr, ptr %inputs, i32 {k}",
-            f"  %status{k} = call i32 @npy_input(ptr %in{k}, ptr @dtype{k}, i64 {rank}, i64 {tensor.itemsize}, ptr %sizes{k}, ptr %place{k})",
+            f"  %status{k} = call i32 @npy_input(ptr %in{k}, ptr @dtype{k}, i64 {rank}, i64 {tensor.itemsize}, "
+            f"ptr %sizes{k}, ptr %place{k})",
             f"  %ok{k} = icmp eq i32 %status{k}, 0",
             f"  br i1 %ok{k}, label %read{k + 1}, label %unread{k}",
             f"unread{k}:",
@@ -351,7 +350,7 @@ def program_text(interface: Interface, pointer_bits: int) -> str:
     position = 0
     for k, tensor in enumerate(interface.outputs):
         lines += [f"room{k}:", f"  %out{k} = getelementptr ptr, ptr %outputs, i32 {k}"]
-        lines += _nbytes(f"n{k}", position, tensor.shape and len(tensor.shape) or 0, tensor.itemsize)
+        lines += _nbytes(f"n{k}", position, len(tensor.shape), tensor.itemsize)
         if tensor.told:
             lines += [f"  store ptr null, ptr %out{k}", f"  br label %room{k + 1}"]
         else:
@@ -382,7 +381,8 @@ def program_text(interface: Interface, pointer_bits: int) -> str:
         lines += [
             f"  %shape{k} = getelementptr i64, ptr %shapes, i32 {position}",
             f"  %from{k} = load ptr, ptr %out{k}",
-            f"  %wrote{k} = call i32 @npy_output(ptr %to{k}, ptr @dtype{num_inputs + k}, i64 {rank}, i64 %size{k}, ptr %shape{k}, ptr %from{k})",
+            f"  %wrote{k} = call i32 @npy_output(ptr %to{k}, ptr @dtype{num_inputs + k}, i64 {rank}, i64 %size{k}, "
+            f"ptr %shape{k}, ptr %from{k})",
             f"  call void @free(ptr %from{k})",
             f"  %w_ok{k} = icmp eq i32 %wrote{k}, 0",
             f"  br i1 %w_ok{k}, label %write{k + 1}, label %unwritten{k}",

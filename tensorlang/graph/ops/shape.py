@@ -280,7 +280,7 @@ class Pad(Op):
         self, x: np.ndarray, fill: np.ndarray | None = None, *, pads: Ints, mode: str = "constant", value: float = 0
     ) -> np.ndarray:
         if fill is not None:
-            value = fill[()]
+            value = fill.item()
         widths = list(zip(pads[: x.ndim], pads[x.ndim :], strict=True))
         crop = tuple(slice(max(0, -b), n - max(0, -e)) for (b, e), n in zip(widths, x.shape, strict=True))
         positive = [(max(0, b), max(0, e)) for b, e in widths]

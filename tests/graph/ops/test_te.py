@@ -94,6 +94,8 @@ CASES = [
     Case("append_rows", [f(2, 3, 5, 4), f(2, 3, 2, 4), np.array([[1], [3]])], {"size": 5}, symbolic=False),
     Case("append_rows", [f(1, 3, 2, 4), f(1, 3, 2, 4), np.array([[2]])], {"size": 7}),
     Case("reinterpret", [ints(0, 9, 9, dtype="uint8")], {"dtype": "u8"}),
+    Case("bits", [np.array([1.5, -0.0, 3e-45, np.inf], np.float32)], {"dtype": "i32"}),
+    Case("bits", [np.array([0x3FC00000, -(2**31), 2, 0x7F800000], np.int32)], {"dtype": "f32"}),
     *(Case("quantize", [f(4, 6) * 90, np.array(0.37, np.float32)], {"to": t}) for t in ("u8", "i8", "u16", "i16", "i4", "u2")),
     Case("quantize", [HALVES, np.array(2, np.float32), np.array(-3, np.int8)], {"to": "i8"}),
     Case("quantize", [np.array([np.nan, np.inf, -np.inf, 3e9, -3e9], np.float32), np.array(1, np.float32)], {"to": "i8"}),
