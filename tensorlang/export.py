@@ -20,8 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from tensorlang.build import Cpu
-from tensorlang.codegen.elf import link_shared, read_object
-from tensorlang.codegen.elf.reader import UNDEFINED
+from tensorlang.codegen.elf import link_shared
 from tensorlang.codegen.library import (
     Interface,
     data_object,
@@ -169,11 +168,6 @@ def _program(
     payloads = {f"{interface.prefix}_weights": weights.data}
     loader = INTERPRETERS[cpu.architecture]
     return link_shared([code], exports, payloads=payloads, needed=["libc.so.6"], interpreter=loader)
-
-
-def imported_symbols(code: bytes) -> list[str]:
-    """What an object file leaves undefined."""
-    return sorted({s.name for s in read_object(code).symbols if s.section == UNDEFINED and s.name})
 
 
 def _example_shapes(interface: Interface) -> list[list[int]]:

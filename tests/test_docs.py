@@ -19,7 +19,7 @@ from tensorlang import te
 from tensorlang.schedule.handles import Stage
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-PAGES = ["language.md", "schedules.md", "c.md", "targets.md", "cuda.md"]
+PAGES = ["language.md", "schedules.md", "c.md", "targets.md", "cuda.md", "deploy.md"]
 BLOCK = re.compile(r"^```python\n(?P<code>.*?)^```\n(?:\n?^```text\n(?P<text>.*?)^```\n)?", re.MULTILINE | re.DOTALL)
 
 

@@ -145,7 +145,10 @@ class Emitter:
         outputs = made if isinstance(made, tuple) else (made,)
         for value in outputs:
             refuse_absurd(value.type, f"node {name!r} would make")
-        arrays = self._folded(op, inputs, attrs or {}, outputs)
+        try:
+            arrays = self._folded(op, inputs, attrs or {}, outputs)
+        except (IndexError, ValueError, ZeroDivisionError) as error:  # NumPy's word on constants of a model that is not sound
+            raise ModelError(f"node {name!r}: {op} of its constant inputs is impossible: {error}") from error
         if arrays is None:
             return made
         self.builder.nodes.pop()

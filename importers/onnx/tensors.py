@@ -202,7 +202,7 @@ def slice_(node: OnnxNode) -> Value:
     starts, ends = node.dims(1, "the starts", low=None), node.dims(2, "the ends", low=None)
     axes = node.known(3, "the axes") if node.optional(3) is not None else range(len(starts))
     steps = node.known(4, "the steps") if node.optional(4) is not None else (1,) * len(starts)
-    return _slice_between(node, starts, ends, [int(a) for a in axes], [int(s) for s in steps])
+    return _slice_between(node, starts, ends, [int(a) for a in np.ravel(axes)], [int(s) for s in np.ravel(steps)])
 
 
 def _slice_between(

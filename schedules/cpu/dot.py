@@ -94,9 +94,12 @@ def _pack(copy: Stage, block: Block, dot: Dot, width: int) -> None:
     reduced = [n for n, i in enumerate(args) if i in reduce_vars(block) and n != along]
     order = sorted(reduced, key=lambda n: reduce_vars(block).index(args[n]))
     rest = [n for n in range(len(args)) if n not in (column, along, *reduced)]
-    copy.transform_layout(
-        lambda *i: (*(i[n] for n in rest), i[column] // width, *(i[n] for n in order), i[along] // STEP, i[column] % width, i[along] % STEP)
-    )
+
+    def panels(*i: Expr) -> tuple[Expr, ...]:
+        outer = (*(i[n] for n in rest), i[column] // width, *(i[n] for n in order), i[along] // STEP)
+        return (*outer, i[column] % width, i[along] % STEP)
+
+    copy.transform_layout(panels)
 
 
 def _tile_output(s: Schedule, output: Stage, block: Block, tile: Tile) -> Loop:

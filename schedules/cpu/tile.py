@@ -330,12 +330,12 @@ def choose_tile(block: Block, machine: Machine, steps: int | None = None) -> Til
                 if panel > machine.l2_bytes * 0.4:
                     cycles = max(cycles, vectors * lanes * 4 / 8)
             waste = 1.0
-            if row_extent is not None:
+            if row_extent:
                 waste *= ceil(row_extent / rows) * rows / row_extent
-            if columns is not None:
+            if columns:
                 waste *= ceil(columns / (vectors * lanes)) * vectors * lanes / columns
             # Finding a tile and writing it back costs some cycles too: prefer larger tiles where reductions are short.
-            fixed = 20.0 / (reduction if reduction is not None else 64)
+            fixed = 20.0 / (64 if reduction is None else max(reduction, 1))
             score = (cycles + fixed) * waste / (rows * vectors)
             if best is None or score < best[0] - 1e-9:
                 best = (score, Tile(rows, vectors, lanes, row_axis))

@@ -30,7 +30,7 @@ Shapes = Annotated[
 ]
 Inputs = Annotated[
     list[str] | None,
-    typer.Option("--input", metavar="NAME=SOURCE", help="FILE.npy, random, or random:1x3x8x8. Default: random."),
+    typer.Option("--input", metavar="NAME=SOURCE", help="NAME=FILE.npy, FILE.npz, random, or random:1x3x8x8. Default: random."),
 ]
 Target = Annotated[str, typer.Option(help="What to compile for.")]
 Seed = Annotated[int, typer.Option(help="Seed of random inputs.")]
@@ -92,7 +92,7 @@ def compile_command(
 
 def _certificate_line(certificate: dict[str, Any] | None) -> str:
     if certificate is None:
-        return "not verified (--no-verify)"
+        return "not verified"
     seeds = " ".join(map(str, certificate["seeds"]))
     sizes = "; ".join(", ".join(f"{n}={s}" for n, s in dims.items()) for dims in certificate["sizes"] if dims)
     return (
@@ -177,8 +177,13 @@ def profile_command(
 
 
 @app.command("inspect")
-def inspect_command(model: ModelFile, shapes: Shapes = None, json: Json = False) -> None:
-    """Show what a model holds, without compiling it."""
+def inspect_command(
+    model: ModelFile,
+    shapes: Shapes = None,
+    source: Annotated[bool, typer.Option("--source", help="Print a compiled model's emitted Python instead.")] = False,
+    json: Json = False,
+) -> None:
+    """Show what a model holds, without compiling it; of a compiled one (.tl, .so) also kernels and memory."""
     sizes = parse_shapes(shapes or [])
     report = Reporter(json=json)
     with report.errors():
@@ -186,8 +191,19 @@ def inspect_command(model: ModelFile, shapes: Shapes = None, json: Json = False)
     if json:
         report.emit(done)
         return
+    if source:
+        if "source" not in done:
+            report.note(f"{model} is not compiled; --source shows what a compiled model (.tl, .so) carries")
+            raise typer.Exit(JOB_FAILED)
+        typer.echo(done["source"])
+        return
     for side in ("inputs", "outputs"):
         report.table(side, INPUT_COLUMNS, [(i["name"], i["dtype"], i["shape"]) for i in done[side]])
+    if "kernels" in done:
+        report.table("kernels", ("kernel", "nodes"), [(k["kernel"], k["nodes"]) for k in done["kernels"]])
+        report.table("memory", ("kind", "bytes"), done["memory"].items(), right=("bytes",))
+        report.out.print(_certificate_line(done["certificate"]), markup=False)
+        return
     report.table("operators", ("operator", "nodes"), done["operators"].items(), right=("nodes",))
     size = human_bytes(done["parameter_bytes"])
     dims = ", ".join(done["dimensions"]) or "none"

@@ -17,6 +17,8 @@ import tensorlang as tl
 from tensorlang.cli import selftest
 from tensorlang.cli.report import Reporter
 from tensorlang.config import Settings
+from tensorlang.runtime.artifact import is_archive, read_artifact
+from tensorlang.runtime.cache import is_whole
 
 # the instruction sets (as LLVM calls them) that matter to kernels, of the two hundred flags that a CPU may have
 SHOWN_FEATURES = (
@@ -130,7 +132,9 @@ def _version(package: str) -> str | None:
 
 
 def cache_report(folder: Path, *, enabled: bool, details: bool) -> dict[str, Any]:
-    """Where the build cache is, how big, and whether it can be written; with `details`, its files by kind."""
+    """Where the build cache is, how big, and whether it can be written; with `details`, its files by kind, each one read and
+    compared with its checksum: `damaged` lists those that do not match (the next build replaces them), `unfinished` what is
+    being written or was left by a process that died."""
     files = [path for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
     sizes: Counter[str] = Counter()
     counts: Counter[str] = Counter()
@@ -139,8 +143,9 @@ def cache_report(folder: Path, *, enabled: bool, details: bool) -> dict[str, Any
             size = path.stat().st_size
         except FileNotFoundError:  # another process cleans up
             continue
-        sizes[path.suffix or path.name] += size
-        counts[path.suffix or path.name] += 1
+        kind = path.relative_to(folder).parts[0] if path.parent != folder else "other"
+        sizes[kind] += size
+        counts[kind] += 1
     report: dict[str, Any] = {
         "path": str(folder),
         "enabled": enabled,
@@ -150,7 +155,23 @@ def cache_report(folder: Path, *, enabled: bool, details: bool) -> dict[str, Any
     }
     if details:
         report["kinds"] = {kind: {"files": counts[kind], "bytes": sizes[kind]} for kind in sorted(counts)}
+        report["unfinished"] = sorted(str(path) for path in files if path.suffix == ".tmp")
+        report["damaged"] = sorted(str(path) for path in files if path.suffix != ".tmp" and not _is_whole(path))
     return report
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a file of the cache is what was written: a model is an archive, everything else bytes with their checksum."""
+    try:
+        content = path.read_bytes()
+        if is_archive(content):
+            read_artifact(path)
+            return True
+        return is_whole(content)
+    except FileNotFoundError:  # removed by another process
+        return True
+    except OSError:  # an `ArtifactError` too
+        return False
 
 
 def _writable(folder: Path) -> bool:
@@ -189,6 +210,11 @@ def render(report: Reporter, found: dict[str, Any]) -> None:
     )
     for kind, entry in cache.get("kinds", {}).items():
         report.out.print(f"  {kind}: {entry['files']} files, {human_bytes(entry['bytes'])}", markup=False)
+    for state in ("damaged", "unfinished"):
+        for path in cache.get(state, ()):
+            report.out.print(f"  {state}: {path}", markup=False)
+    if "damaged" in cache:
+        report.out.print(f"  {cache['files'] - len(cache['damaged'])} of {cache['files']} files are whole", markup=False)
     report.table("packages", ("name", "version"), [(n, v or "MISSING") for n, v in found["packages"].items()])
     rows = []
     for name, extra in found["extras"].items():

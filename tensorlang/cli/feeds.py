@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,11 +33,15 @@ class InputInfo:
 
 @dataclass(frozen=True)
 class FeedSpec:
-    """`--input NAME=SOURCE`: an .npy file, or "random" with an optional shape (`random:1x3x224x224`)."""
+    """`--input NAME=SOURCE`: an .npy file, or "random" with an optional shape (`random:1x3x224x224`).
+
+    `--input FILE.npz` gives every array of that file to the input of its name; `member` is such a name.
+    """
 
     name: str | None
     source: str
     shape: tuple[int, ...] | None = None
+    member: str | None = None
 
 
 def parse_shapes(texts: Iterable[str]) -> Shapes:
@@ -69,8 +74,10 @@ def parse_feed(text: str) -> FeedSpec:
     kind, colon, sizes = source.partition(":")
     if kind == RANDOM:
         return FeedSpec(name or None, RANDOM, _sizes(sizes, text) if colon else None)
-    if not source.endswith(".npy"):
-        raise typer.BadParameter(f"{text!r}: write NAME=FILE.npy, NAME=random or NAME=random:1x3x224x224")
+    if source.endswith(".npz") and name:
+        raise typer.BadParameter(f"{text!r}: an .npz file holds names: write --input {source}")
+    if not source.endswith((".npy", ".npz")):
+        raise typer.BadParameter(f"{text!r}: write NAME=FILE.npy, FILE.npz, NAME=random or NAME=random:1x3x224x224")
     if not Path(source).is_file():
         raise typer.BadParameter(f"{text!r}: no file {source}")
     return FeedSpec(name or None, source)
@@ -94,12 +101,12 @@ def make_feeds(inputs: Sequence[InputInfo], specs: Sequence[FeedSpec], seed: int
     """
     import numpy as np  # here, for `tensorlang --version` and `--help` do without it
 
-    by_name = _match(inputs, specs)
+    by_name = _match(inputs, [part for spec in specs for part in _parts(spec)])
     random = np.random.default_rng(seed)
     feeds = {}
     for info in inputs:
         spec = by_name.get(info.name, FeedSpec(info.name, RANDOM))
-        feeds[info.name] = _random(info, spec.shape, random) if spec.source == RANDOM else _read(spec.source)
+        feeds[info.name] = _random(info, spec.shape, random) if spec.source == RANDOM else _read(spec)
     return feeds
 
 
@@ -122,13 +129,27 @@ def _match(inputs: Sequence[InputInfo], specs: Sequence[FeedSpec]) -> Mapping[st
     return found
 
 
-def _read(path: str) -> np.ndarray:
+def _parts(spec: FeedSpec) -> list[FeedSpec]:
+    """One spec per array: an .npz file holds several."""
+    import numpy as np
+
+    if not spec.source.endswith(".npz"):
+        return [spec]
+    try:
+        with np.load(spec.source, allow_pickle=False) as archive:
+            return [FeedSpec(name, spec.source, member=name) for name in archive.files]
+    except (ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+        raise InputError(f"{spec.source} is not a file of arrays (.npz): {error}") from None
+
+
+def _read(spec: FeedSpec) -> np.ndarray:
     import numpy as np
 
     try:
-        return np.load(path, allow_pickle=False)  # nothing that a user gives is unpickled
-    except (ValueError, EOFError) as error:
-        raise InputError(f"{path} is not an array file (.npy): {error}") from None
+        content = np.load(spec.source, allow_pickle=False)  # nothing that a user gives is unpickled
+        return content if spec.member is None else content[spec.member]
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{spec.source} is not an array file (.npy, .npz): {error}") from None
 
 
 def _random(info: InputInfo, shape: tuple[int, ...] | None, random: Any) -> np.ndarray:

@@ -18,11 +18,12 @@ import tensorlang as tl
 from tensorlang.cli.feeds import FeedSpec, InputInfo, Shapes, make_feeds
 from tensorlang.cli.report import Reporter, finite
 from tensorlang.errors import InputError
+from tensorlang.runtime.sizes import describe
 
 if TYPE_CHECKING:
     import numpy as np
 
-SAVED_SUFFIX = ".tl"
+SAVED_SUFFIXES = (".tl", ".so")
 
 
 def compile_job(
@@ -87,8 +88,8 @@ def bench_job(
     exe = load_or_compile(report, model, shapes, target)
     inputs = inputs_of(exe)
     feeds = make_feeds(inputs, specs, seed)
-    if against is not None and model.suffix == SAVED_SUFFIX:
-        raise InputError(f"{against} cannot run a saved {SAVED_SUFFIX} file; give the model it was compiled from")
+    if against is not None and model.suffix in SAVED_SUFFIXES:
+        raise InputError(f"{against} cannot run a saved {model.suffix} file; give the model it was compiled from")
     with report.step("benchmark", f"timing {model.name}" + (f" against {against}" if against else "")):
         result = tl.benchmark(exe, [feeds[i.name] for i in inputs], against=str(model) if against else None)
     return {"model": str(model), "against": against, "result": plain(result), "seconds": report.seconds}
@@ -106,7 +107,10 @@ def profile_job(
 
 
 def inspect_job(report: Reporter, model: Path, shapes: Shapes) -> dict[str, Any]:
-    """What `model` holds, without compiling it: inputs, outputs, open dimensions, operators, parameters."""
+    """What `model` holds, without compiling it: inputs, outputs, open dimensions, operators, parameters; of a compiled
+    one also its kernels, memory and emitted source."""
+    if model.suffix in SAVED_SUFFIXES:
+        return _inspect_saved(report, model, shapes)
     with report.step("load", f"reading {model.name}"):
         graph = tl.load_model(str(model), shapes=shapes or None)
     counts: dict[str, int] = {}
@@ -129,13 +133,28 @@ def inspect_job(report: Reporter, model: Path, shapes: Shapes) -> dict[str, Any]
     }
 
 
+def _inspect_saved(report: Reporter, model: Path, shapes: Shapes) -> dict[str, Any]:
+    exe = load_or_compile(report, model, shapes, "cpu")
+    return {
+        "model": str(model),
+        "inputs": [_tensor(info) for info in inputs_of(exe)],
+        "outputs": [_tensor(_info(o.name, o.dtype, o.shape)) for o in exe.outputs],
+        "dimensions": list(exe.dims),
+        "memory": {kind: size if isinstance(size, int) else describe(size) for kind, size in exe.memory_map.items()},
+        "kernels": exe.steps,
+        "certificate": plain(exe.certificate),
+        "source": exe.source,
+        "seconds": report.seconds,
+    }
+
+
 def load_or_compile(report: Reporter, model: Path, shapes: Shapes, target: str) -> Any:
-    """An executable from a saved file (`*.tl`), or compiled from a model file.
+    """An executable from a saved file (`*.tl`, `*.so`), or compiled from a model file.
 
     Raises:
         InputError: `shapes` for a saved file, whose shapes were fixed when it was compiled.
     """
-    if model.suffix == SAVED_SUFFIX:
+    if model.suffix in SAVED_SUFFIXES:
         if shapes:
             raise InputError(f"{model} is compiled already; --shapes belongs to `tensorlang compile`")
         with report.step("load", f"loading {model.name}"):

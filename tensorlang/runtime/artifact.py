@@ -131,6 +131,11 @@ def _map(file: Any, entry: zipfile.ZipInfo) -> np.ndarray:
     return weights if weights.ctypes.data % 64 == 0 else aligned_copy(weights)
 
 
+def is_archive(content: bytes) -> bool:
+    """Whether bytes begin as a file of `write_artifact` does."""
+    return content[:4] == b"PK\3\4"
+
+
 def aligned_bytes(nbytes: int) -> np.ndarray:
     """Uninitialised memory of `nbytes` bytes that begins at a multiple of 64."""
     raw = np.empty(nbytes + 64, np.uint8)

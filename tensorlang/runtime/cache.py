@@ -97,7 +97,7 @@ class ContentCache:
             self.evict()
 
     def evict(self) -> None:
-        """Remove the least recently used files, if the store is above its limit, down to 3/4 of it, and what killed writers left."""
+        """Remove what killed writers left and, above the limit, the least recently used files, down to 3/4 of it."""
         if self.directory is None:
             return
         files = []

@@ -383,6 +383,18 @@ class Executable:
         return _split_kernels(self.source, self._artifact.manifest["signatures"])
 
     @property
+    def steps(self) -> list[dict[str, str]]:
+        """The kernel calls of a run in order: `kernel`, and `nodes`, the model's, that it computes. Empty where control flow
+        decides what is called."""
+        return [{"kernel": step["kernel"], "nodes": step["label"]} for step in self._artifact.manifest["steps"]]
+
+    @property
+    def memory_map(self) -> dict[str, sizes.Size]:
+        """Bytes of memory by kind: `weights`, and `arena`, what a run's intermediate results take together, a formula where
+        dimensions are open (see `runtime.sizes`)."""
+        return {"weights": int(self._artifact.weights.nbytes), "arena": self._arena_bytes}
+
+    @property
     def placement(self) -> dict[str, Any]:
         """Of a model that runs on several targets: `counts` of kernels, regions and copies, and `fallback`, why the CPU got
         what it got, by kernel. Empty where all is one program."""

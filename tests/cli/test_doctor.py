@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 from importlib import metadata
 
+import numpy as np
 import pytest
 
 import tensorlang as tl
 from tensorlang.cli import doctor, selftest
+from tensorlang.runtime.artifact import FORMAT, Artifact, write_artifact
+from tensorlang.runtime.cache import ContentCache
 from tests.cli.conftest import invoke, invoke_json
 
 PASSED = {"ok": True, "max_error": 0.0, "first_call_s": 0.1, "second_call_s": 1e-5}
@@ -81,15 +84,38 @@ def test_wrong_self_test_result_fails(monkeypatch):
 
 
 def test_cache_size_and_kinds(cache):
-    (cache / "ab").mkdir(parents=True)
-    (cache / "ab" / "1.bc").write_bytes(b"x" * 100)
-    (cache / "ab" / "2.bc").write_bytes(b"x" * 50)
+    store = ContentCache(cache / "native")
+    store.put("ab" + "0" * 62, b"x" * 100)
+    store.put("cd" + "0" * 62, b"x" * 50)
+    good = 150 + 2 * 36  # bytes with their checksums
     (cache / "k.o").write_bytes(b"x" * 7)
     assert "kinds" not in invoke_json("doctor")["cache"]
     report = invoke_json("doctor", "--cache")["cache"]
-    assert (report["path"], report["files"], report["bytes"], report["writable"]) == (str(cache), 3, 157, True)
-    assert report["kinds"] == {".bc": {"files": 2, "bytes": 150}, ".o": {"files": 1, "bytes": 7}}
-    assert ".bc: 2 files, 150 B" in invoke("doctor", "--cache").stdout
+    assert (report["path"], report["files"], report["bytes"], report["writable"]) == (str(cache), 3, good + 7, True)
+    assert report["kinds"] == {"native": {"files": 2, "bytes": good}, "other": {"files": 1, "bytes": 7}}
+    assert f"native: 2 files, {good} B" in invoke("doctor", "--cache").stdout
+
+
+def test_damaged_and_unfinished_files_of_the_cache_are_named(cache, tmp_path):
+    store = ContentCache(cache / "native")
+    key = "ab" + "0" * 62
+    store.put(key, b"some value")
+    models = cache / "models" / "cd"
+    artifact = Artifact({"format": FORMAT}, "source", {}, np.arange(100, dtype=np.uint8))
+    for name in ("good", "bad"):
+        write_artifact(artifact, models / name)
+    report = invoke_json("doctor", "--cache")["cache"]
+    assert report["damaged"] == report["unfinished"] == []
+    (cache / "native" / "ab" / "x.tmp").write_bytes(b"half")
+    path = store.path(key)
+    path.write_bytes(path.read_bytes()[:-1])
+    whole = (models / "bad").read_bytes()
+    at = whole.index(bytes(range(100))) + 50
+    (models / "bad").write_bytes(whole[:at] + b"?" + whole[at + 1 :])
+    report = invoke_json("doctor", "--cache")["cache"]
+    assert report["damaged"] == sorted([str(path), str(models / "bad")])
+    assert report["unfinished"] == [str(cache / "native" / "ab" / "x.tmp")]
+    assert "2 of 4 files are whole" in invoke("doctor", "--cache").stdout
 
 
 def test_looking_at_the_cache_does_not_make_it(cache):

@@ -42,6 +42,35 @@ def test_inspect(model):
     assert found["parameters"] >= 8 * 3 * 9 + 8 + 80
 
 
+def test_several_arrays_come_in_one_file(model, tmp_path):
+    x = np.random.default_rng(1).standard_normal((2, 3, 32, 32), dtype=np.float32)
+    np.savez(tmp_path / "feeds.npz", input=x)
+    done = invoke_json("run", model, "--input", tmp_path / "feeds.npz", "--output", tmp_path)
+    (expected,) = onnxruntime.InferenceSession(model).run(None, {"input": x})
+    np.testing.assert_allclose(np.load(done["outputs"][0]["path"]), expected, rtol=2e-4, atol=2e-6)
+    np.savez(tmp_path / "other.npz", wrong=x)
+    error = invoke_json("run", model, "--input", tmp_path / "other.npz", code=1)["error"]
+    assert error["type"] == "InputError" and "'wrong'" in error["message"]
+    (tmp_path / "bad.npz").write_bytes(b"no archive")
+    assert invoke_json("run", model, "--input", tmp_path / "bad.npz", code=1)["error"]["type"] == "InputError"
+    invoke("run", model, "--input", f"input={tmp_path / 'feeds.npz'}", code=2)
+
+
+@pytest.mark.parametrize("form", ["m.tl", "libm.so"])
+def test_what_was_compiled_is_inspected_and_runs(model, tmp_path, form):
+    saved = tmp_path / form
+    invoke("compile", model, "-o", saved, "--no-verify")
+    found = invoke_json("inspect", saved)
+    assert found["dimensions"] == ["batch"] and found["memory"]["weights"] >= 4 * (8 * 27 + 8 + 80)
+    assert "batch" in str(found["memory"]["arena"])
+    steps = [k["nodes"] for k in found["kernels"]]
+    assert steps == [] if form == "libm.so" else steps[-1] == "softmax" and len(steps) >= 4  # a library keeps no list of them
+    assert "def main(" in found["source"] == invoke("inspect", saved, "--source").stdout.rstrip("\n") + "\n"
+    assert "arena" in invoke("inspect", saved).stdout
+    assert invoke_json("run", saved, "--input", "random:2x3x32x32")["outputs"][0]["shape"] == [2, 10]
+    invoke("inspect", model, "--source", code=1)
+
+
 def test_profile(model):
     kernels = invoke_json("profile", model, "--shapes", "batch=1")["kernels"]
     assert kernels and all(isinstance(row, dict) for row in kernels)

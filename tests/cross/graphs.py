@@ -57,7 +57,6 @@ def functions():
         "largest": b.add("reduce_max", [x], {"axes": (0,), "keepdims": True}, name="largest"),
         "mod": b.add("mod", [n, seven], name="mod"),
         "quotient": b.add("div", [n, seven], name="quotient"),
-        "whole": b.add("cast", [x], {"dtype": "i32"}, name="whole"),
         "f64": b.add("exp", [wide], name="exp64"),
         "single": single,
         "halved": b.add("cast", [b.add("mul", [single, single], name="square")], {"dtype": "f16"}, name="halved"),
@@ -69,3 +68,11 @@ def functions():
     }
     feeds["half"][0, :4] = [0.0, np.inf, -np.inf, 6e-8]
     return _graph("functions", b, [x, n, half], outputs, {"rows": rows}), feeds
+
+
+def truncation():
+    """x: f32[5, 23] -> its whole part: i32[5, 23]."""
+    b = GraphBuilder()
+    x = b.input("x", TensorType.of("f32", (5, 23)))
+    outputs = {"whole": b.add("cast", [x], {"dtype": "i32"}, name="whole")}
+    return _graph("truncation", b, [x], outputs), {"x": 9 * RANDOM.standard_normal((5, 23), dtype=np.float32)}

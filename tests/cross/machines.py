@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from tensorlang.codegen.target import find_target, referenced
 from tensorlang.config import Settings
@@ -18,6 +19,7 @@ from tensorlang.runtime import sizes
 from tensorlang.runtime.artifact import Artifact
 
 HERE = Path(__file__).parent
+_EMULATOR_FAULT = "decode_save_opc: Assertion `ctx->insn_start != NULL' failed"
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,8 @@ def run_on(
         made.append(out)
         command += ["-o", str(folder / f"out{n}.bin"), str(out.nbytes)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    if _EMULATOR_FAULT in done.stderr:
+        pytest.skip("QEMU 7 aborts where RISC-V's vectors are converted to integers toward zero")
     assert done.returncode == 0, f"{machine.target}: status {done.returncode}\n{done.stdout}{done.stderr}"
     for n, out in enumerate(made):
         out.reshape(-1)[:] = np.fromfile(folder / f"out{n}.bin", out.dtype)

@@ -8,7 +8,7 @@ import pytest
 
 import tensorlang as tl
 from tensorlang.graph.reference import evaluate
-from tests.cross.graphs import contractions, functions
+from tests.cross.graphs import contractions, functions, truncation
 from tests.cross.machines import MACHINES, compile_for, run_on
 from tests.e2e.models import perceptron
 
@@ -34,7 +34,7 @@ def check(name, got, want):
     assert np.abs(got[finite].astype(np.float64) - want[finite]).max(initial=0) <= bound, name
 
 
-@pytest.mark.parametrize("make", [contractions, functions])
+@pytest.mark.parametrize("make", [contractions, functions, truncation])
 def test_kernels(machine, make, tmp_path):
     graph, feeds = make()
     with np.errstate(all="ignore"):

@@ -188,7 +188,7 @@ def _signed(rw: Rewriter, x: Operand, to_u8: bool) -> Operand:
     if isinstance(x.zero, Value):
         zero = rw.add("add", [x.zero, np.array(shift, np.int32)])
     else:
-        zero = x.zero.astype(np.int32) + np.int32(shift)
+        zero = np.asarray(x.zero.astype(np.int32) + np.int32(shift))
     array = None if x.array is None else (x.array.astype(np.int32) + shift).astype(wanted.numpy)
     if array is not None:
         return replace(x, codes=rw.constant(array, x.codes.name), array=array, zero=zero)
@@ -364,7 +364,9 @@ def _requantized(rw: Rewriter, node: Node) -> Value | None:
     if factor is None or scale is None or scale.size != 1 or scale.dtype != np.float32 or node.attrs.get("block"):
         return None
     zeros = [rw.constant(z.reshape(())) for z in (_known(v) for v in node.inputs[2:]) if z is not None and z.size == 1]
-    if len(zeros) != len(node.inputs) - 2 or node.attrs["to"] not in ("u8", "i8") or node.attrs.get("precision", "") not in ("", "f32"):
+    if len(zeros) != len(node.inputs) - 2 or node.attrs["to"] not in ("u8", "i8"):
+        return None
+    if node.attrs.get("precision", "") not in ("", "f32"):
         return None
     axis = node.output.type.ndim - factor.ndim if factor.ndim else 0
     if factor.size != factor.shape[0] if factor.ndim else False:
