@@ -6,6 +6,7 @@ PYTHON ?= $(firstword $(foreach p,python3 python3.11 python3.12 python3.13 pytho
 WORKERS ?= 2
 PYTEST_ARGS ?=
 FUZZ_EXAMPLES ?= 5000
+FUZZ_MODELS ?= 2000
 BENCH_ARGS ?=
 CONFORMANCE_ARGS ?=
 
@@ -16,7 +17,7 @@ HASH := $(shell cksum < pyproject.toml | cut -d' ' -f1)
 STAMP = .venv/.installed-$(1)-$(HASH)
 PYTEST = $(PY) -m pytest -n $(WORKERS) --dist loadscope
 
-.PHONY: demo test lint unit test-deploy bench bench-ops conformance fuzz clean
+.PHONY: demo test lint unit test-deploy bench bench-ops conformance fuzz fuzz-models clean
 .DEFAULT_GOAL := test
 .NOTPARALLEL:  # two pip runs in one .venv would race
 
@@ -60,6 +61,10 @@ conformance: $(call STAMP,test)
 # Ends with a table: of each primitive, how many steps were proved, unknown and refused.
 fuzz: $(call STAMP,test)
 	FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(PYTEST) --dist load --hypothesis-profile=fuzz -m hypothesis $(PYTEST_ARGS)
+
+# Damaged files of real models: each gives a typed error or a correct run. `python -m bench fetch` puts the models into the cache.
+fuzz-models: $(call STAMP,bench)
+	$(PY) -m tests.errors.fuzz_models --count $(FUZZ_MODELS)
 
 $(PY):
 	@test -n "$(PYTHON)" || { echo "tensorlang needs Python >= 3.11 on PATH (or make PYTHON=/path/to/python3)"; exit 1; }

@@ -141,7 +141,10 @@ class Emitter:
         for value in inputs:
             if value.dtype.is_narrow and op not in MOVING and not get(op).structure:
                 raise Unsupported(f"{op} of {value.type}")
-        made = self.builder.add(op, inputs, attrs, name)
+        try:
+            made = self.builder.add(op, inputs, attrs, name)
+        except IndexError as error:  # known contents, indexed beyond their end
+            raise ModelError(f"node {name!r}: {op} of what is known of its inputs is impossible: {error}") from error
         outputs = made if isinstance(made, tuple) else (made,)
         for value in outputs:
             refuse_absurd(value.type, f"node {name!r} would make")

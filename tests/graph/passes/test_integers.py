@@ -29,7 +29,10 @@ def less_zero(b: GraphBuilder, x: Value, zero: Value | np.ndarray) -> Value:
     return b.add("sub", [wide, b.add("cast", [zero], {"dtype": "i32"})])
 
 
-def matmul(a: str, b: str, zero_a=3, zero_b=-7, m=5, k=10, n=19, dynamic=False) -> tuple[Graph, dict[str, np.ndarray], np.ndarray]:
+Feeds = dict[str, np.ndarray]
+
+
+def matmul(a: str, b: str, zero_a=3, zero_b=-7, m=5, k=10, n=19, dynamic=False) -> tuple[Graph, Feeds, np.ndarray]:
     """A product of bytes less their zero points, feeds, and the result."""
     g = GraphBuilder()
     x = g.input("x", TensorType.of(a, (m, k)))
@@ -103,7 +106,8 @@ def quantised_model() -> tuple[Graph, dict[str, np.ndarray]]:
     g = GraphBuilder()
     x = g.input("x", TensorType.of("u8", (9, 24)))
     scales = (RNG.random(32) * 0.01 + 0.001).astype(np.float32)
-    left = g.add("dequantize", [x, np.array(0.02, np.float32), np.array(131, np.uint8)], {"of": "u8", "dtype": "f32", "axis": 0})
+    scale, zero = np.array(0.02, np.float32), np.array(131, np.uint8)
+    left = g.add("dequantize", [x, scale, zero], {"of": "u8", "dtype": "f32", "axis": 0})
     right = g.add("dequantize", [codes("int8", 24, 32), scales, np.zeros(32, np.int8)], {"of": "i8", "dtype": "f32", "axis": 1})
     y = g.add("matmul", [left, right])
     q = g.add("quantize", [y, np.array(0.05, np.float32), np.array(100, np.uint8)], {"to": "u8"})
