@@ -135,3 +135,14 @@ def test_require_refuses_a_run_with_its_message() -> None:
     with pytest.raises(InputError, match="x is not what it seems"):
         exe(np.array(False), data)
     np.testing.assert_array_equal(exe(np.array(True), data), -data)  # a refused run leaves nothing behind
+
+
+def test_an_unread_output_of_run_time_size_has_memory_all_the_same() -> None:
+    """k is read while the program runs; nobody reads the positions that top-k also writes."""
+    builder = GraphBuilder()
+    x, k = builder.input("x", f32(2, 9)), builder.input("k", single("i64"))
+    size = runtime_dim("k")
+    builder.add("bind_size", [k], {"defines": (size,), "low": 0})
+    values, _ = builder.add("topk", [x], {"k": size, "axis": 1})
+    graph = whole(builder, [x, k], [builder.add("exp", [values])])
+    agree(graph, RNG.standard_normal((2, 9)).astype(np.float32), np.array(4))

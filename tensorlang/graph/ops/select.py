@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from tensorlang import te
 from tensorlang.graph.ir import TensorType
-from tensorlang.graph.ops.common import dims_of, product, require
+from tensorlang.graph.ops.common import dims_of, known_size, plain, product, require, wrapped_index
 from tensorlang.graph.ops.serial import SerialOp
 from tensorlang.graph.registry import OPAQUE, op
-from tensorlang.ir.expr import Expr, ExprLike
+from tensorlang.ir.expr import Expr, ExprLike, eq, wrap
 
 
 @op("topk", OPAQUE)
@@ -94,6 +95,30 @@ places[top + h * B] = PLACE
         text = _infix("\n".join(lines), "WORSE_THAN_EARLIER", "<=" if largest else ">=")
         return _infix(text, "BETTER", sign)
 
+    def te(self, x: te.Tensor, *, k: ExprLike, axis: int, largest: bool = True) -> tuple[te.Tensor, te.Tensor]:  # type: ignore[override]
+        """By rank, for targets that have no serial kernels: an element's place is how many come before it (quadratic)."""
+        (size,) = plain(dims_of([k]))
+        shape = (*x.shape[:axis], size, *x.shape[axis + 1 :])
+        j, m = te.reduce_axis(x.shape[axis], name="j"), te.reduce_axis(x.shape[axis], name="m")
+
+        def line(i: Sequence[Expr], p: ExprLike) -> tuple[ExprLike, ...]:
+            return (*i[:axis], p, *i[axis + 1 :])
+
+        def before(i: Sequence[Expr]) -> Expr:
+            mine, other = x[tuple(i)], x[line(i, j)]
+            wins = mine < other if largest else other < mine
+            first = te.any_of(wins, te.all_of(eq(mine, other), j < i[axis]))
+            return te.select(first, te.const(1, "i64"), te.const(0, "i64"))
+
+        rank = te.compute(x.shape, lambda *i: te.sum(before(i), axis=j), name="rank")
+        positions = te.compute(
+            shape,
+            lambda *i: te.sum(te.select(eq(rank[line(i, m)], i[axis]), m, te.const(0, "i64")), axis=m),
+            name="topk_indices",
+        )
+        values = te.compute(shape, lambda *i: x[line(i, positions[i])], name="topk_values")
+        return values, positions
+
     def numpy(self, x: np.ndarray, *, k: int, axis: int, largest: bool = True) -> tuple[np.ndarray, np.ndarray]:
         key = -x.astype(np.float64) if largest and x.dtype.kind in "fu" else -x if largest else x
         order = np.argsort(key, axis=axis, kind="stable")
@@ -117,6 +142,7 @@ def _infix(text: str, name: str, sign: str) -> str:
 
 
 _COMBINE = {"none": "{1}", "add": "{0} + {1}", "mul": "{0} * {1}", "max": "maximum({0}, {1})", "min": "minimum({0}, {1})"}
+_TE_COMBINE = {"add": lambda a, b: a + b, "mul": lambda a, b: a * b, "max": te.maximum, "min": te.minimum}
 _NP_COMBINE = {"add": np.add, "mul": np.multiply, "max": np.maximum, "min": np.minimum}
 
 
@@ -163,6 +189,43 @@ class ScatterElements(SerialOp):
         inside = " and ".join(f"{'0 <= ' if k == axis else ''}c{k} < d{k}" for k in range(rank))
         return "\n".join([*lines, f"    if {inside}:", f"        y[place] = {stored}"])
 
+    def te(
+        self, x: te.Tensor, indices: te.Tensor, updates: te.Tensor, *, axis: int, reduction: str = "none"
+    ) -> te.Tensor:
+        """For targets that have no serial kernels, by gathering: every element looks through its line (quadratic)."""
+        count = indices.shape[axis]
+
+        def line(i: Sequence[Expr], k: ExprLike) -> tuple[ExprLike, ...]:
+            return (*i[:axis], k, *i[axis + 1 :])
+
+        k = te.reduce_axis(count, name="k")
+
+        def covered(i: Sequence[Expr]) -> Expr:
+            others = [i[a] < indices.shape[a] for a in range(x.ndim) if a != axis]
+            return te.all_of(*others)
+
+        def hit(i: Sequence[Expr], k: Expr) -> Expr:
+            return te.all_of(covered(i), eq(wrapped_index(indices[line(i, k)], x.shape[axis]), i[axis]))
+
+        if reduction == "none":
+            last = te.compute(
+                x.shape, lambda *i: te.max(te.select(hit(i, k), k, te.const(-1, "i64")), axis=k), name="last"
+            )
+            return te.compute(
+                x.shape,
+                lambda *i: te.if_then_else(last[i] >= 0, updates[line(i, te.maximum(last[i], 0))], x[i]),
+                name="scatter_elements",
+            )
+        reducer = {"add": te.sum, "mul": te.prod, "max": te.max, "min": te.min}[reduction]
+        neutral = {
+            "add": te.const(0, x.dtype), "mul": te.const(1, x.dtype),
+            "max": te.min_value(x.dtype), "min": te.max_value(x.dtype),
+        }[reduction]  # fmt: skip
+        found = te.compute(
+            x.shape, lambda *i: reducer(te.if_then_else(hit(i, k), updates[line(i, k)], neutral), axis=k), name="found"
+        )
+        return te.compute(x.shape, lambda *i: _TE_COMBINE[reduction](x[i], found[i]), name="scatter_elements")
+
     def numpy(
         self, x: np.ndarray, indices: np.ndarray, updates: np.ndarray, *, axis: int, reduction: str = "none"
     ) -> np.ndarray:
@@ -204,6 +267,47 @@ class ScatterND(SerialOp):
         stored = _combined(reduction, inputs[0], "y[place * m + j]", "updates[i * m + j]")
         lines += [f"    if {inside}:", "        for j in range(m):", f"            y[place * m + j] = {stored}"]
         return "\n".join(lines)
+
+    def te(self, x: te.Tensor, indices: te.Tensor, updates: te.Tensor, *, reduction: str = "none") -> te.Tensor:
+        """For targets that have no serial kernels, by gathering: every element looks through all updates."""
+        depth = known_size(indices.shape[-1])
+        axes = [te.reduce_axis(n, name=f"k{a}") for a, n in enumerate(indices.shape[:-1])]
+        if not axes:
+            axes = [te.reduce_axis(1, name="k")]
+        lead = axes[: indices.ndim - 1]
+
+        def hit(i: Sequence[Expr]) -> Expr:
+            return te.all_of(*(eq(wrapped_index(indices[(*lead, d)], x.shape[d]), i[d]) for d in range(depth)))
+
+        if reduction == "none":
+            order = wrap(0)
+            for a, n in zip(lead, indices.shape[:-1], strict=True):
+                order = order * n + a
+            last = te.compute(
+                x.shape[:depth],
+                lambda *i: te.max(te.select(hit(i), order, te.const(-1, "i64")), axis=axes),
+                name="last",
+            )
+
+            def element(*i: Expr) -> Expr:
+                position, picks = te.maximum(last[i[:depth]], 0), []
+                for n in reversed(indices.shape[:-1]):
+                    picks.append(position % n)
+                    position = position // n
+                return te.if_then_else(last[i[:depth]] >= 0, updates[(*reversed(picks), *i[depth:])], x[i])
+
+            return te.compute(x.shape, element, name="scatter_nd")
+        reducer = {"add": te.sum, "mul": te.prod, "max": te.max, "min": te.min}[reduction]
+        neutral = {
+            "add": te.const(0, x.dtype), "mul": te.const(1, x.dtype),
+            "max": te.min_value(x.dtype), "min": te.max_value(x.dtype),
+        }[reduction]  # fmt: skip
+        found = te.compute(
+            x.shape,
+            lambda *i: reducer(te.if_then_else(hit(i), updates[(*lead, *i[depth:])], neutral), axis=axes),
+            name="found",
+        )
+        return te.compute(x.shape, lambda *i: _TE_COMBINE[reduction](x[i], found[i]), name="scatter_nd")
 
     def numpy(
         self, x: np.ndarray, indices: np.ndarray, updates: np.ndarray, *, reduction: str = "none"

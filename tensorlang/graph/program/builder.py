@@ -40,7 +40,7 @@ from tensorlang.graph.program.tree import (
     Require,
     Site,
 )
-from tensorlang.graph.registry import get
+from tensorlang.graph.registry import Op, get
 from tensorlang.ir.buffer import Buffer
 from tensorlang.ir.equality import structural_hash
 from tensorlang.ir.expr import Expr, const, eq, mul, select, var
@@ -124,7 +124,7 @@ class ProgramBuilder:
     # -- kernels ---------------------------------------------------------------------------------------------------
     def _site(self, group: Group) -> Site:
         definition = get(group.nodes[0].op)
-        if isinstance(definition, SerialOp):
+        if isinstance(definition, SerialOp) and (self.language.serial or type(definition).te is Op.te):
             return self._serial_site(group.nodes[0], definition)
         if isinstance(definition, External | CopyTo):
             return self._external_site(group.nodes[0])
@@ -254,7 +254,7 @@ class ProgramBuilder:
                 block += self._structure(group.nodes[0])
             elif group.kind == "kernel":
                 site = self._site(group)
-                block += [Own(v) for v in group.outputs if self.storage.on_heap(v)]
+                block += [Own(v) for v in site.outputs.values() if self.storage.on_heap(v)]  # unread ones are written too
                 block.append(Call(site))
         return block
 

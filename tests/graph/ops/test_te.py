@@ -15,6 +15,7 @@ import pytest
 from tensorlang import te
 from tensorlang.graph import TensorType, get, names
 from tensorlang.graph.dims import attrs_at
+from tensorlang.graph.ops.external import CopyTo, External
 from tensorlang.graph.ops.formats import FLOATS, INTEGERS, ROUNDINGS
 from tensorlang.graph.ops.serial import SerialOp
 from tensorlang.ir.expr import var
@@ -125,6 +126,12 @@ CASES = [
     Case("mod", [f(4, 5) * 5, f(5) + 3], {"fmod": True}),
     *(Case(n, [bools(4, 1), bools(1, 5)]) for n in ("and", "or", "xor")),
     *(Case(n, [ints(0, 99, 6), ints(0, 5, 6)]) for n in ("bitwise_and", "bitwise_or", "bitwise_xor", "left_shift", "right_shift")),
+    Case("scatter_elements", [f(5, 3), np.array([[0, 2, -1], [3, 1, 0]]), f(2, 3)], {"axis": 0}),
+    Case("scatter_elements", [f(5, 3), ints(0, 5, 2, 3), f(2, 3)], {"axis": 0, "reduction": "add"}),
+    Case("scatter_nd", [f(4, 3, 2), np.array([[0, 1], [-1, 2]]), f(2, 2)], symbolic=False),
+    Case("scatter_nd", [f(4, 3), ints(0, 4, 5, 1), f(5, 3)], {"reduction": "max"}, symbolic=False),
+    Case("topk", [np.array([[3, 1, 3, 2, 0]], np.float32)], {"k": 3, "axis": 1}),
+    Case("topk", [f(4, 3)], {"k": 2, "axis": 0, "largest": False}),
     *(Case("winograd_input", [f(2, 5, 7, 3)], {"m": m, "pads": (1, 0, 1, 2)}, fixed_axes=(1, 2)) for m in (2, 4)),
     *(Case("winograd_output", [f(m + 2, m + 2, 2, 2, 1, 3), f(3)], {"m": m, "height": m + 1, "width": m}, symbolic=False) for m in (2, 4)),
     Case("prelu", [f(2, 3, 4), f(3, 1)]),
@@ -325,5 +332,6 @@ def test_with_symbolic_dimensions(case):
 
 def test_every_operator_has_a_case():
     covered = {c.op for c in CASES}
-    covered |= {n for n in names() if get(n).structure or isinstance(get(n), SerialOp)}  # not te: test_serial, test_control
+    # not te: test_serial, test_control, tests/byoc
+    covered |= {n for n in names() if get(n).structure or isinstance(get(n), SerialOp | External | CopyTo)}
     assert sorted(set(names()) - covered - {n for n in names() if "." in n}) == []
