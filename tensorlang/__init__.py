@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; keep in step with the t
     from tensorlang.codegen.native import frontend as _native_frontend  # noqa: F401 (these are what is offered, not used)
     from tensorlang.codegen.native.target import CpuTarget as CpuTarget
     from tensorlang.compile import Executable as Executable, compile as compile, load as load
+    from tensorlang.explain import explain as _explain  # noqa: F401
     from tensorlang.export import export_artifact as _export_artifact  # noqa: F401
     from tensorlang.graph.hosted import compile_hosted as _compile_hosted  # noqa: F401
     from tensorlang.graph.needs import needs_report as _needs_report  # noqa: F401
@@ -66,6 +67,7 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
 _PRIVATE: dict[str, tuple[str, str | None]] = {
     "_certify": ("tensorlang.verify", "certify"),
     "_compile_hosted": ("tensorlang.graph.hosted", "compile_hosted"),
+    "_explain": ("tensorlang.explain", "explain"),
     "_export_artifact": ("tensorlang.export", "export_artifact"),
     "_is_reproducible": ("tensorlang.graph.ops.custom", "is_reproducible"),
     "_runner_of": ("tensorlang.build.plain", "runner_of"),

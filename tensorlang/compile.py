@@ -104,6 +104,7 @@ def compile(
     else:
         exe = Executable(artifact, _runner(artifact, settings))
         exe.exporter = _exporter(build, target, settings)
+        exe.explainer = lambda machine: tensorlang._explain(exe, build.graph(), target, settings, machine=machine)
     if verify:
         exe.certificate = tensorlang._certify(exe, path or build.graph(), shapes)
     return exe
@@ -123,6 +124,7 @@ def load(path: str | Path) -> Executable:
     try:
         exe = Executable(artifact, _runner(artifact, settings))
         exe.exporter = _exporter(None, None, settings)
+        exe.explainer = lambda machine: tensorlang._explain(exe, None, "cpu", settings, machine=machine)
         return exe
     except (KeyError, TypeError) as error:
         raise ArtifactError(f"{path} is damaged: {error!r}") from error

@@ -176,6 +176,26 @@ def profile_command(
     report.out.print(f"{len(rows)} kernel calls, {done['total_ms']:.3f} ms", markup=False)
 
 
+@app.command("explain")
+def explain_command(
+    model: ModelFile,
+    kernel: Annotated[str | None, typer.Option(help="Only kernels whose names contain this.")] = None,
+    machine: Annotated[bool, typer.Option("--machine/--no-machine", help="Read the machine code of every kernel.")] = True,
+    shapes: Shapes = None,
+    target: Target = "cpu",
+    json: Json = False,
+) -> None:
+    """Say why a model runs as it does: fusion, schedules, vectors and spills of each kernel."""
+    sizes = parse_shapes(shapes or [])
+    report = Reporter(json=json)
+    with report.errors():
+        done, text = jobs.explain_job(report, model, sizes, target, kernel or "", machine)
+    if json:
+        report.emit(done)
+        return
+    report.out.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
 @app.command("inspect")
 def inspect_command(
     model: ModelFile,

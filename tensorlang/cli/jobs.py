@@ -106,6 +106,17 @@ def profile_job(
     return {"model": str(model), "total_ms": profile.total_ms, "kernels": plain(profile.rows), "seconds": report.seconds}
 
 
+def explain_job(
+    report: Reporter, model: Path, shapes: Shapes, target: str, kernel: str, machine: bool
+) -> tuple[dict[str, Any], str]:
+    """Why `model` runs as it does, of the kernels whose names contain `kernel`: as plain data, and as text."""
+    exe = load_or_compile(report, model, shapes, target)
+    with report.step("explain", f"reading {model.name}"):
+        found = exe.explain(machine=machine)
+    chosen = dataclasses.replace(found, kernels=tuple(k for k in found.kernels if kernel in k.name))
+    return {"model": str(model), **plain(chosen), "seconds": report.seconds}, str(chosen)
+
+
 def inspect_job(report: Reporter, model: Path, shapes: Shapes) -> dict[str, Any]:
     """What `model` holds, without compiling it: inputs, outputs, open dimensions, operators, parameters; of a compiled
     one also its kernels, memory and emitted source."""

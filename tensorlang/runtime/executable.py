@@ -163,6 +163,7 @@ class Executable:
     """
 
     host_nodes: tuple[tuple[str, str, str], ...] = ()
+    explainer: Callable[[bool], Any] | None = None  # the compiler's part
     exporter: Callable[[Artifact, Path, str | None, str | None, str], list[Path]] | None = None  # the compiler's part
 
     def __init__(self, artifact: Artifact, runner: Runner):
@@ -400,6 +401,20 @@ class Executable:
         what it got, by kernel. Empty where all is one program."""
         hosted = self._artifact.manifest.get("hosted", {})
         return {name: dict(hosted[name]) for name in ("counts", "fallback") if name in hosted}
+
+    def explain(self, *, machine: bool = True) -> Any:
+        """Why it runs as it does: what was fused and why not, every kernel's schedule, and vector width and spills of its
+        machine code. `print` it for a text (`tensorlang.explain.ModelExplanation`).
+
+        Args:
+            machine: read the machine code, which takes some tenths of a second for each kernel.
+
+        Raises:
+            InputError: it was loaded by the runtime alone, which has no compiler to ask.
+        """
+        if self.explainer is None:
+            raise InputError(f"{self.name} was loaded without the compiler; load it with tensorlang.load to explain it")
+        return self.explainer(machine)
 
     def profile(self, feeds: Mapping[str, Any], repeats: int = 10) -> Profile:
         """Time every kernel call of a run: the median of `repeats` runs in which kernels are called one by one.

@@ -95,7 +95,7 @@ places[top + h * B] = PLACE
         text = _infix("\n".join(lines), "WORSE_THAN_EARLIER", "<=" if largest else ">=")
         return _infix(text, "BETTER", sign)
 
-    def te(self, x: te.Tensor, *, k: ExprLike, axis: int, largest: bool = True) -> tuple[te.Tensor, te.Tensor]:  # type: ignore[override]
+    def te(self, x: te.Tensor, *, k: ExprLike, axis: int, largest: bool = True) -> tuple[te.Tensor, te.Tensor]:
         """By rank, for targets that have no serial kernels: an element's place is how many come before it (quadratic)."""
         (size,) = plain(dims_of([k]))
         shape = (*x.shape[:axis], size, *x.shape[axis + 1 :])
