@@ -536,15 +536,27 @@ def _row(step: Mapping[str, Any], seconds: float, total: float, dims: Mapping[st
 
 
 def _split_kernels(source: str, signatures: Mapping[str, Any]) -> dict[str, str]:
-    """Kernel name -> its text with the chunks before it (a kernel's chunks directly precede it)."""
+    """Kernel name -> its text: comments on its schedule, its chunks, itself (they directly follow each other)."""
     found: dict[str, str] = {}
-    pending: list[str] = []
-    for part in source.split("\n@")[1:]:
-        text = "@" + part.rstrip() + "\n"
-        pending.append(text)
+    head, *parts = source.split("\n@")
+    pending = _comments(head)[1]
+    for part in parts:
+        text, comments = _comments(part)
+        pending += f"@{text}\n"
         name = text.split("def ", 1)[1].split("(", 1)[0]
         if name in signatures:
-            found[name] = "\n\n".join(pending)
-            pending = []
+            found[name] = pending
+            pending = comments
+        else:
+            pending += f"\n\n{comments}"
     found.pop(MAIN, None)
     return found
+
+
+def _comments(text: str) -> tuple[str, str]:
+    """`text` without the comments at its end, and those: they belong to what follows."""
+    lines = text.rstrip().split("\n")
+    end = len(lines)
+    while end and (not lines[end - 1] or lines[end - 1].startswith("#")):
+        end -= 1
+    return "\n".join(lines[:end]), "".join(f"{line}\n" for line in lines[end:] if line)
