@@ -183,6 +183,8 @@ def _padded_copy(
         if index in padded:
             shape.append(padded[index])
             inside = _and(inside, lt(v, extents[index]))
+            if not (d is extents[index] or (d.op == extents[index].op == "const" and d.value >= extents[index].value)):
+                inside = _and(inside, lt(v, d))  # the stage reads less than its extent, under a guard of its own
         elif free_vars(index) & padded.keys():
             raise ScheduleError(
                 f"pad_einsum: {stage} reads {source.name} at {index}; only an iteration variable by itself can be padded"

@@ -156,6 +156,18 @@ def test_pad_einsum_refuses_a_window():
         s["conv"].pad_einsum([1, 4, 1, 1, 1, 1, 1])
 
 
+def test_padding_what_is_padded_already_reads_nothing_beyond_its_operand():
+    """Found by fuzzing: inlined again, the first padding is a guard, and the second one's copy has to have it too."""
+    w = te.placeholder((6,), name="w")
+    k = te.reduce_axis(6, name="k")
+    s = Schedule(te.create_prim_func("f", [w], [te.compute((1,), lambda i: te.sum(w[k] * w[k], axis=k), name="a")]))
+    s["a"].pad_einsum([1, 4])
+    s["w_pad"].compute_inline()
+    s["a"].pad_einsum([1, 16])
+    check(s)
+    replays(s)
+
+
 # -- decompose_padding ---------------------------------------------------------------------------------------------
 
 
