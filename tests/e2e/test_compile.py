@@ -151,7 +151,10 @@ def test_profile_with_the_jit_off(monkeypatch):
 
 
 def test_what_was_built_can_be_read(static):
-    assert list(static.kernels) and all(text.startswith("@") for text in static.kernels.values())
+    assert list(static.kernels)
+    for name, text in static.kernels.items():  # its schedule, then its functions, and nothing of the next kernel
+        assert text.startswith(("# schedule: ", "@")) and f"def {name}(" in text and text.count("@kernel(") == 1
+        assert not text.rstrip().splitlines()[-1].startswith("#")
     assert "def main(" in static.source and static.build_report["native"] >= 0
     assert "perceptron(x: float32[4, 16])" in repr(static)
 
