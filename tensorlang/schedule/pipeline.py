@@ -299,6 +299,12 @@ def _with_versions(s: Stmt, versioned: Mapping[Buffer, _Versioned], at: Expr) ->
 
         # Where the loop accumulates, so do the slots that it goes round: they choose no element of the result.
         kind = "reduce" if free_vars(at) & reduce_loop_vars(node) else "spatial"
+        spatial = {v for it in node.iters if it.kind == "spatial" for v in free_vars(it.binding)}
+        if kind == "reduce" and node.init is not None and free_vars(at) & spatial:
+            raise ScheduleError(
+                f"the loop moves both the elements and the sum of {node.name}: a sum begins where its slot is not the first "
+                "one, and would not be set to its initial value; pipeline a loop of the sum alone, or decompose_reduction first"
+            )
         slots = tuple(Iter(v, const(count), kind, floormod(at, count)) for count, v in own.items())
         iters = (*slots, *node.iters) if any(b in written_buffers(node) for b in used) else (*node.iters, *slots)
         return replace(node, iters=iters, body=moved(node.body), init=moved(node.init) if node.init is not None else None)

@@ -207,3 +207,17 @@ def test_what_is_tensorized_or_rolled_already():
     s, _ = packed_product()
     s["w_global"].tensorize(s["w_global"].loops[-1], intrinsics.COPIES["f32"][0], fallback=True)
     refused(s, s["w_global"].double_buffer, "was tensorized; pipeline k_o before that")
+
+
+def test_a_loop_of_elements_and_their_sums_is_refused():
+    """Found by fuzzing: slots of such a loop would be part of the sum, which then begins at the first slot alone."""
+    x = te.placeholder((2,), name="x")
+    k = te.reduce_axis(2, "k")
+    s = Schedule(te.create_prim_func("f", [x], [te.compute((3,), lambda i: te.sum(x[k] + 1.0, axis=k), name="a")]))
+    copy = s.cache_read("x", "global", ["a"])
+    fused = s["a"].fuse(*s["a"].loops)
+    copy.compute_at(s["a"], fused)
+    before = str(s)
+    with pytest.raises(ScheduleError, match="moves both the elements and the sum of a"):
+        s["a"].software_pipeline(fused, [0, 1])
+    assert str(s) == before
