@@ -38,6 +38,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; keep in step with the t
         load_model as load_model,
         register_onnx_op as register_onnx_op,
     )
+    from tensorlang.runtime import artifact as _artifact  # noqa: F401
     from tensorlang.runtime.context import set_num_threads as set_num_threads
     from tensorlang.segmented import segmented as _segmented  # noqa: F401
     from tensorlang.session import InferenceSession as InferenceSession
@@ -65,6 +66,7 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
 
 # the same, for our own modules alone
 _PRIVATE: dict[str, tuple[str, str | None]] = {
+    "_artifact": ("tensorlang.runtime.artifact", None),
     "_certify": ("tensorlang.verify", "certify"),
     "_compile_hosted": ("tensorlang.graph.hosted", "compile_hosted"),
     "_explain": ("tensorlang.explain", "explain"),

@@ -18,6 +18,7 @@ from tensorlang.config import Settings
 from tensorlang.errors import BuildError
 from tensorlang.ir.machine import Machine
 from tensorlang.ir.stmt import PrimFunc
+from tensorlang.lower import with_prefetch
 from tensorlang.runtime import context
 from tensorlang.runtime.cache import ContentCache
 from tensorlang.runtime.loader import Library, check_status, load_library
@@ -60,7 +61,7 @@ class Cpu(Target):
         return [Need("processor", f"{host.architecture}, {host.vector_bits}-bit vectors")]
 
     def passes(self, base: Passes) -> Passes:
-        return base
+        return with_prefetch(base)
 
     def emit(self, func: PrimFunc, name: str, trace: str) -> EmittedKernel:
         return emit_kernel(func, name, trace)

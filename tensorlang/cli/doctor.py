@@ -17,7 +17,6 @@ import tensorlang as tl
 from tensorlang.cli import selftest
 from tensorlang.cli.report import Reporter
 from tensorlang.config import Settings
-from tensorlang.runtime.artifact import is_archive, read_artifact
 from tensorlang.runtime.cache import is_whole
 
 # the instruction sets (as LLVM calls them) that matter to kernels, of the two hundred flags that a CPU may have
@@ -164,8 +163,8 @@ def _is_whole(path: Path) -> bool:
     """Whether a file of the cache is what was written: a model is an archive, everything else bytes with their checksum."""
     try:
         content = path.read_bytes()
-        if is_archive(content):
-            read_artifact(path)
+        if tensorlang._artifact.is_archive(content):
+            tensorlang._artifact.read_artifact(path)
             return True
         return is_whole(content)
     except FileNotFoundError:  # removed by another process

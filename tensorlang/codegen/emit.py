@@ -23,6 +23,7 @@ from tensorlang.errors import BuildError
 from tensorlang.ir.buffer import Buffer
 from tensorlang.ir.dtype import DType
 from tensorlang.ir.expr import Expr
+from tensorlang.ir.intrinsics import PREFETCH
 from tensorlang.ir.stmt import Allocate, CallPacked, Evaluate, For, If, MultiStore, PrimFunc, Seq, Stmt, Store
 from tensorlang.ir.tensor_intrin import find_part
 from tensorlang.ir.visitor import children, free_vars, loads, own_exprs, walk, walk_stmt
@@ -189,6 +190,9 @@ class Emitter:
 
     def _evaluate(self, e: Expr) -> str:
         """A call for its effect; that of a tensor intrinsic passes its operands by their first elements."""
+        if e.op == "call" and e.value == PREFETCH:
+            access = e.args[0]
+            return f"prefetch({self.spell(access.value)}, {self.expr(access.args[0])})"
         found = find_part(e.value) if e.op == "call" else None
         if found is None:
             return self.expr(e)

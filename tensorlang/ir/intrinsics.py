@@ -41,6 +41,8 @@ def _right_shift(x: Any, n: Any) -> Any:
     return np.right_shift(x, n)
 
 
+PREFETCH = "prefetch"  # the intrinsic, and the annotation of a loop that asks for it: ((buffer, iterations ahead), ...)
+
 INTRINSICS: dict[str, Intrinsic] = {
     i.name: i
     for i in [
@@ -71,6 +73,7 @@ INTRINSICS: dict[str, Intrinsic] = {
         Intrinsic("bitwise_not", 1, np.invert),
         Intrinsic("left_shift", 2, np.left_shift),
         Intrinsic("right_shift", 2, _right_shift),
+        Intrinsic(PREFETCH, 1, lambda x: x),  # a hint: called for its effect, which no one sees
         # Horizontal reductions, made by lowering; native code may combine the lanes in any order.
         Intrinsic("vreduce_add", 1, lambda v: np.add.reduce(v, dtype=v.dtype), "scalar"),
         Intrinsic("vreduce_mul", 1, lambda v: np.multiply.reduce(v, dtype=v.dtype), "scalar"),

@@ -13,6 +13,7 @@ from tensorlang.lower.halves import widen_halves
 from tensorlang.lower.init import lower_init
 from tensorlang.lower.narrow import narrow_buffers
 from tensorlang.lower.partition import partition_tiles
+from tensorlang.lower.prefetch import prefetch_lines
 from tensorlang.lower.simplify import hoist_guards, simplify_func
 from tensorlang.lower.tensorize import tensorize_tiles
 from tensorlang.lower.vectorize import vectorize_loops
@@ -34,6 +35,12 @@ PASSES: tuple[tuple[str, Pass], ...] = (
     ("flatten", flatten_buffers),
     ("vectorize", vectorize_loops),
 )
+
+
+def with_prefetch(passes: Sequence[tuple[str, Pass]]) -> tuple[tuple[str, Pass], ...]:
+    """`passes`, and what makes prefetches of the hints, for targets that have an instruction for it."""
+    at = next((n for n, (name, _) in enumerate(passes) if name == "flatten"), len(passes))
+    return (*passes[:at], ("prefetch", prefetch_lines), *passes[at:])
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ from tensorlang.ir.buffer import Buffer
 from tensorlang.ir.expr import Expr, const
 from tensorlang.ir.stmt import Block, CallPacked, For, PrimFunc, Stmt, Store
 from tensorlang.ir.tree import written_buffers
-from tensorlang.ir.visitor import blocks, loads, own_exprs, substitute, walk_stmt
+from tensorlang.ir.visitor import blocks, loads, own_exprs, substitute, walk, walk_stmt
+from tensorlang.symbolic.bounds import const_bounds
 from tensorlang.symbolic.interval import RangesLike
 from tensorlang.symbolic.region import access_region, union_region
 from tensorlang.symbolic.simplify import simplify
@@ -39,6 +40,15 @@ def required_region(body: Stmt, buffer: Buffer, outer: RangesLike) -> Region | N
             touched = access_region(tuple(simplify(i, inner) for i in index), inner, buffer.shape, outer)
             region = touched if region is None else union_region(region, touched, outer)
     return region
+
+
+def has_value(part: tuple[Expr, Expr], outer: RangesLike) -> bool:
+    """Whether (minimum, extent) has a value in every iteration of the loops `outer`: no size that may be 0 divides.
+
+    for i in N: if 0 < M: y[i] = x[i % M]          what y[i] reads, from i % M on, says nothing where there is nothing to read
+    """
+    divisors = [n.args[1] for e in part for n in walk(e) if n.op in ("floordiv", "floormod")]
+    return all((const_bounds(d, outer)[0] or 0) > 0 for d in divisors)
 
 
 def readers(func: PrimFunc, buffer: Buffer) -> list[Block]:

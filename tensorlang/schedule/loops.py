@@ -9,6 +9,7 @@ from typing import Any
 
 from tensorlang.errors import ScheduleError
 from tensorlang.ir.expr import Expr, const, le, lt, minimum, var, wrap
+from tensorlang.ir.intrinsics import PREFETCH
 from tensorlang.ir.reduction import REDUCER, reduce_loop_vars, reduction_of
 from tensorlang.ir.stmt import Allocate, Block, For, PrimFunc, Stmt
 from tensorlang.ir.tensor_intrin import BLOCKIZED, FALLBACK, TENSORIZED
@@ -19,7 +20,7 @@ from tensorlang.symbolic.simplify import simplify
 
 TAILS = ("guard", "shift_inwards")
 THREAD_AXES = ("blockIdx.x", "blockIdx.y", "blockIdx.z", "threadIdx.x", "threadIdx.y", "threadIdx.z", "vthread")
-MEANINGFUL = (REDUCER, BLOCKIZED, TENSORIZED, FALLBACK)  # annotations that are part of the program, not hints
+MEANINGFUL = (REDUCER, BLOCKIZED, TENSORIZED, FALLBACK, PREFETCH)  # annotations that primitives of their own make
 
 
 def split(
@@ -254,6 +255,22 @@ def annotate(func: PrimFunc, target: For | Block, key: str, value: Any) -> PrimF
     """A hint to code generation; `value` is data (`check_annotation`), None removes it."""
     annotations = {k: v for k, v in {**target.annotations, key: value}.items() if v is not None}
     return func.with_body(replace_stmt(func.body, target, replace(target, annotations=annotations)))
+
+
+def prefetch(func: PrimFunc, loop: For, source: str, ahead: int) -> PrimFunc:
+    """Mark `loop`: an iteration asks the memory for what the one `ahead` later reads of the buffer `source`."""
+    if isinstance(ahead, bool) or not isinstance(ahead, int) or ahead < 1:
+        raise ScheduleError(f"prefetch: how far ahead is a number of iterations from 1 on, not {ahead!r}")
+    if loop.kind == "vectorized":
+        raise ScheduleError(f"prefetch: {loop.var.name} is vectorized: its iterations are lanes, which come at once")
+    read = {b.name: b for block in blocks(loop) for b in read_buffers(block)}
+    if source not in read:
+        raise ScheduleError(f"prefetch: nothing in {loop.var.name} reads {source!r}; it reads: {', '.join(read) or 'nothing'}")
+    inside = {s.buffer for s in walk_stmt(loop) if isinstance(s, Allocate)}
+    if read[source] in inside or read[source].scope == "local":
+        raise ScheduleError(f"prefetch: {source} is private to an iteration of {loop.var.name}; a later one has its own")
+    hints = {**dict(loop.annotations.get(PREFETCH, ())), source: ahead}
+    return annotate(func, loop, PREFETCH, tuple(hints.items()))
 
 
 def check_annotation(primitive: str, key: Any, value: Any) -> None:

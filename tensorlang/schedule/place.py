@@ -27,7 +27,7 @@ from tensorlang.ir.tree import (
     written_buffers,
 )
 from tensorlang.ir.visitor import blocks, free_vars, loads, replace_buffers, substitute, walk_stmt
-from tensorlang.schedule.compute import Region, readers, required_region
+from tensorlang.schedule.compute import Region, has_value, readers, required_region
 from tensorlang.schedule.relations import Axes, History, Split, replay, tail_conditions
 from tensorlang.symbolic.bounds import bounds, prove
 from tensorlang.symbolic.interval import RangesLike
@@ -359,7 +359,7 @@ def _put(placed: Placed, taken: Taken, at: Expr | None, history: History, what: 
             raise ScheduleError(f"{what}: nothing inside loop {target.var.name} reads {block.name}")
         spatial = [n for n, it in enumerate(block.iters) if it.kind == "spatial"]
         for n, one in zip(spatial, found, strict=True):
-            region[n] = one
+            region[n] = one if has_value(one, outer) else None
     nest, axes, widened = _nest(taken, region, outer, history, what)
     if target is not None:
         # A loop that a stage was split into may have become that of others too: it cannot be made again inside itself.

@@ -470,15 +470,16 @@ class _Scalars:
         if same and draw(st.integers(0, 3)):
             v = draw(st.sampled_from(same))
             return v, None
-        choices: list[tuple[Expr, Expr | None]] = [(te.const(0), None)]
+        some = None if d.fixed else n > 0  # of nothing, there is no element to read: a program is defined at every size
+        choices: list[tuple[Expr, Expr | None]] = [(te.const(0), some)]
         if self.space:
             v, e = draw(st.sampled_from(self.space))
             w, f = draw(st.sampled_from(self.space))
             c = draw(st.integers(1, 3))
             shifted = v + (c - 2)
             choices += [
-                (v % n, None),
-                (te.minimum(v, n - 1), None),
+                (v % n, some),
+                (te.minimum(v, n - 1), some),
                 (shifted, te.all_of(shifted >= 0, shifted < n)),
                 (v * c - w, te.all_of(v * c - w >= 0, v * c - w < n)),
             ]
@@ -493,7 +494,7 @@ class _Scalars:
             gathers = [s for s in self.sources if s.element.dtype.is_int and s.element.is_exact]
             if gathers:
                 position = self.gathered(draw(st.sampled_from(gathers)))
-                choices += [(position % n, None), (te.maximum(te.minimum(position, te.const(0) + n - 1), 0), None)]
+                choices += [(position % n, some), (te.maximum(te.minimum(position, te.const(0) + n - 1), 0), some)]
         return draw(st.sampled_from(choices))
 
     def gathered(self, source: Source) -> Expr:

@@ -375,6 +375,13 @@ class _Step:
             pass
         return lambda: stage.rolling_buffer()
 
+    def prefetch(self) -> Callable[[], object]:
+        stage = self.stage()
+        block = self.s.block(stage)
+        names = [b.name for b in (*read_buffers(block), *written_buffers(block))]
+        name, loop, ahead = self.draw(st.sampled_from(names)), self.loop(stage), self.draw(st.sampled_from((1, 1, 2, 5, 0)))
+        return lambda: stage.prefetch(name, loop, ahead)
+
     def double_buffer(self) -> Callable[[], object]:
         stage = self.placed_copy()
         return lambda: stage.double_buffer()
@@ -436,7 +443,7 @@ STEPS: dict[str, Callable[[_Step], Callable[[], object]]] = {
         "compute_root", "reverse_compute_at", "reverse_compute_inline", "cache_read", "cache_write", "cache_inplace",
         "reindex", "transform_layout", "set_scope", "storage_align", "rolling_buffer", "set_store_predicate", "rfactor",
         "decompose_reduction", "pad_einsum", "decompose_padding", "loop_partition", "specialize", "blockize", "tensorize",
-        "double_buffer", "software_pipeline", "pragma", "annotate", "unannotate",
+        "double_buffer", "software_pipeline", "prefetch", "pragma", "annotate", "unannotate",
     ))
 }  # fmt: skip
 NAMES = (

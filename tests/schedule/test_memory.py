@@ -9,11 +9,12 @@ import pytest
 
 from tensorlang import te
 from tensorlang.build import build
+from tensorlang.ir import interp
 from tensorlang.ir.expr import var
 from tensorlang.ir.parser import parse_func
 from tensorlang.ir.stmt import Allocate, For
 from tensorlang.ir.visitor import walk_stmt
-from tensorlang.lower import lower
+from tensorlang.lower import PASSES, lower, with_prefetch
 from tensorlang.schedule import Schedule
 from tests import programs
 from tests.schedule.test_placement import chain, dense, elementwise, nest, refused
@@ -260,6 +261,68 @@ def test_a_large_local_buffer_does_not_go_on_the_stack():
     s["y"].compute_at(s["out"], s["out"].loops[0])
     assert "local_array" not in build(s).source
     check(s, reference)
+
+
+# -- prefetch ------------------------------------------------------------------------------------------------------
+
+
+def rows(m: object, n: object) -> Schedule:
+    """y[i] = sum of x[i, :]"""
+    x, k = te.placeholder((m, n), name="x"), te.reduce_axis(n, name="k")
+    return Schedule(te.create_prim_func("f", [x], [te.compute((m,), lambda i: te.sum(x[i, k], axis=k), name="y")]))
+
+
+PREFETCHED = """\
+    for i in range(12):
+        if i + 2 < 12:
+            for i_line in range(3):
+                prefetch(x, i * 40 + i_line * 16 + 80)
+"""
+
+
+def test_prefetch_names_each_line_of_a_later_iteration_once():
+    s = rows(12, 40)
+    s["y"].prefetch("x", s["y"].axis[0], 2)
+    assert 'for i in range(12, prefetch=(("x", 2),)):' in nest(s)
+    assert str(parse_func(nest(s))) == nest(s)
+    kernel = build(s)
+    assert PREFETCHED in kernel.source
+    assert "prefetcht0" in kernel.asm
+    check(s, lambda x: x.sum(1))
+
+
+@pytest.mark.parametrize("m, n", [(9, 33), (1, 1), (5, 0), (0, 4)])
+def test_prefetch_of_ragged_symbolic_tiles_names_only_what_there_is(m, n):
+    s = rows(te.var("M"), te.var("N"))
+    outer, _ = s["y"].split(s["y"].axis[0], 4)
+    s["y"].prefetch("x", outer)
+    s["y"].prefetch("x", s["y"].reduce_axis[0], 3)
+    x = np.arange(m * n, dtype=np.float32).reshape(m, n)
+    lowered = lower(s.func, with_prefetch(PASSES))[-1].func
+    y = np.zeros(m, np.float32)
+    interp.run(lowered, [x.reshape(-1), y, m, n])  # a line outside of x is an error here
+    assert (y == x.sum(1)).all() and (build(s)(x) == y).all()
+
+
+def test_prefetch_of_what_is_read_elsewhere_by_now_is_no_instruction():
+    s = rows(12, 40)
+    s["y"].prefetch("x", s["y"].axis[0])
+    s.cache_read("x", "global", [s["y"]])
+    assert "prefetch(x" not in build(s).source
+    check(s, lambda x: x.sum(1))
+
+
+def test_prefetch_refuses():
+    s = dense()
+    y, out = s["y"], s["out"]
+    refused(s, lambda: out.prefetch("x", out.axis[0]), "nothing in .* reads 'x'; it reads: b, y")
+    refused(s, lambda: out.prefetch("y", y.axis[0]), "is not a loop of stage out")
+    refused(s, lambda: out.prefetch("y", out.axis[0], 0), "a number of iterations from 1 on")
+    refused(s, lambda: out.annotate(out.axis[0], "prefetch", (("y", 1),)), "part of the program")
+    out.vectorize(out.axis[1])
+    refused(s, lambda: out.prefetch("y", out.axis[1]), "iterations are lanes")
+    y.compute_at(out, out.axis[0])
+    refused(s, lambda: out.prefetch(y, out.axis[0]), "private to an iteration")
 
 
 def test_set_scope_refuses():

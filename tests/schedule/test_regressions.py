@@ -222,3 +222,23 @@ def test_compute_root_leaves_a_stage_that_reads_partial_sums():
     s = Schedule(parse_func(PREFIX))
     with pytest.raises(ScheduleError, match="while y is still computing it|is not known"):
         s["z"].compute_root()
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_compute_at_divides_by_no_size_that_may_be_zero(guarded):
+    m, n = te.var("M"), te.var("N")
+    x, z = te.placeholder((m,), "f32", name="x"), te.placeholder((n,), "f32", name="z")
+    p = te.compute((m,), lambda i: x[i] * 2.0, name="p")
+    if guarded:
+        y = te.compute((n,), lambda i: te.if_then_else(m > 0, p[i % m], 1.0) + z[i], name="y")
+    else:
+        y = te.compute((m * n,), lambda i: p[i % m] + z[i // m], name="y")
+    s = Schedule(te.create_prim_func("f", [x, z], [y]))
+    s["p"].compute_at(s["y"], s["y"].axis[0])
+    assert ("range(M)" in str(s)) == guarded  # inside a loop of M*N iterations, M is not 0
+    run = build(s)
+    ones = np.ones(5, np.float32)
+    for rows in (0, 1, 3):
+        x_value = np.arange(rows, dtype=np.float32)
+        filled = np.resize(x_value * 2, 5 if guarded else 5 * rows) if rows else ones[: 5 if guarded else 0]
+        assert (run(x_value, ones) == filled + 1).all()

@@ -101,6 +101,7 @@ from tensorlang.codegen.intrinsics.memory import (
     lane_mask,
     local_array,
     offset,
+    prefetch,
     vcast,
     vextract,
     vgather,
@@ -123,7 +124,7 @@ __all__ = [
     "instruction", "chunk", "kernel", "program", "parallel_for", "unrolled", "num_threads", "scratch", "release", "view",
     "check", "call_packed",
     # memory and vectors
-    "local_array", "offset", "vload", "vload_repeated", "vstore", "vload_masked", "vstore_masked", "vload_strided",
+    "local_array", "offset", "prefetch", "vload", "vload_repeated", "vstore", "vload_masked", "vstore_masked", "vload_strided",
     "vstore_strided", "vgather", "vscatter", "vsplat", "viota", "lane_mask", "vcast", "vextract",
     # arithmetic
     "floordiv_pos", "floormod_pos", "select", "minimum", "maximum", "fma", "logical_and", "logical_or", "logical_not",

@@ -31,6 +31,11 @@ def offset(p: np.ndarray, i: int) -> np.ndarray:
     return p[i:]
 
 
+def prefetch(p: np.ndarray, i: int) -> None:
+    """A hint that `p[i]` and its neighbours in a cache line will be read soon."""
+    _check(p, i, i)
+
+
 def vload_repeated(p: np.ndarray, i: int, count: int, times: int) -> np.ndarray:
     """`p[i : i + count]`, `times` times over, as one vector of `count * times` lanes (both literals)."""
     return np.tile(vload(p, i, count), times)

@@ -8,8 +8,9 @@ from typing import Any
 from tensorlang.errors import ScheduleError
 from tensorlang.ir.expr import Expr
 from tensorlang.ir.stmt import PrimFunc
+from tensorlang.ir.tree import block_path
 from tensorlang.ir.visitor import free_vars, substitute
-from tensorlang.schedule import layout, rolling
+from tensorlang.schedule import layout, loops, rolling
 from tensorlang.schedule.coverage import check_written
 from tensorlang.schedule.handles.base import StageHandle
 from tensorlang.schedule.handles.placement import complete
@@ -99,7 +100,34 @@ class MemoryPrimitives(StageHandle):
 
         self._apply("rolling_buffer", (loop,) if loop is not None else (), {}, run)
 
-    def set_store_predicate(self, condition: Callable[..., Any] | Expr, *loops: Loop) -> None:
+    def prefetch(self, source: str | StageHandle, loop: Loop, ahead: int = 1) -> None:
+        """Ask the memory, in each iteration of `loop`, for what the one `ahead` iterations later reads of `source`.
+
+            for i in 64: for k in 64: y[i] += x[i, k]                                y.prefetch("x", i, 2)
+        ->  for i in range(64, prefetch=(("x", 2),)): for k in 64: y[i] += x[i, k]
+
+        Lowered for a CPU, that is one instruction per cache line, before the iteration's own work. Worth its while where rows
+        are too short, or too far apart, for the hardware to see the pattern. Other targets leave it out.
+
+        Args:
+            source: what is read: a buffer's name, or the stage that computes it.
+            loop: a loop around this stage.
+            ahead: iterations, at least 1.
+
+        Legality: always, for it changes no value. Refused where nothing in the loop reads `source`, where each iteration has
+        its own `source`, or where the iterations are lanes of a vector.
+        """
+        name = source if isinstance(source, str) else source.name
+
+        def run(func: PrimFunc) -> tuple[PrimFunc, list[Expr]]:
+            target = self._schedule._for(loop, "prefetch")
+            if not any(s is target for s in block_path(func.body, self.name)):
+                raise ScheduleError(f"prefetch: {loop.name} is not a loop of stage {self.name}")
+            return loops.prefetch(func, target, name, ahead), []
+
+        self._apply("prefetch", (name, loop, ahead), {}, run)
+
+    def set_store_predicate(self, condition: Callable[..., Any] | Expr, *around: Loop) -> None:
         """Compute and store this stage only in the iterations where `condition` holds.
 
             for tx in 8: for i: y[i] = f(x[i])        y.set_store_predicate(lambda tx: tx.equal(0), tx)
@@ -110,24 +138,24 @@ class MemoryPrimitives(StageHandle):
 
         Args:
             condition: of the loops given, as a function or as an expression of `loop.var`.
-            loops: loops around this stage; not needed with an expression.
+            around: loops around this stage; not needed with an expression.
 
         Legal if all that is read of this stage is written all the same, and every element of an output (proved after the
         step); on reduction loops, if some iteration fulfils the condition.
         """
         if isinstance(condition, Expr):
             names = {f.var: f for f in self.loops}
-            loops = tuple(names[v] for v in names if v in free_vars(condition))
+            around = tuple(names[v] for v in names if v in free_vars(condition))
             strange = [v.name for v in free_vars(condition) if v not in names and v not in self._schedule.func.size_vars]
             if strange:
                 raise ScheduleError(f"set_store_predicate: {strange[0]} is no loop around {self.name}")
-            own = [f.var for f in loops]
+            own = [f.var for f in around]
             given = layout.Predicate.of(lambda *v: substitute(condition, dict(zip(own, v, strict=True))), len(own))
         else:
-            given = layout.Predicate.of(condition, len(loops))
+            given = layout.Predicate.of(condition, len(around))
 
         def run(func: PrimFunc) -> tuple[PrimFunc, list[Expr]]:
-            targets = [self._schedule._for(f, "set_store_predicate").var for f in loops]
+            targets = [self._schedule._for(f, "set_store_predicate").var for f in around]
             return layout.set_store_predicate(func, self.name, given(*targets)), []
 
-        self._apply("set_store_predicate", (given, *loops), {}, run, after=lambda func: check_written(func, self.name))
+        self._apply("set_store_predicate", (given, *around), {}, run, after=lambda func: check_written(func, self.name))

@@ -115,6 +115,21 @@ def offset(p: Any, i: Any) -> Any:
     return p(p, _INDEX), emit
 
 
+@lowers(memory.prefetch)
+def prefetch(p: Any, i: Any) -> Any:
+    if not isinstance(p, Pointer) or not _is_index(i):
+        return None
+
+    def emit(b: ir.IRBuilder, pointer: Any, index: Any) -> None:
+        bytes_ = I8.as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [bytes_, I32, I32, I32])
+        function = cgutils.get_or_insert_function(b.module, kind, "llvm.prefetch.p0i8")
+        address = b.bitcast(b.gep(pointer, [index], inbounds=True), bytes_)
+        b.call(function, [address, I32(0), I32(3), I32(1)])  # to read, into all levels, data
+
+    return types.none(p, _INDEX), emit
+
+
 @lowers(memory.vload_repeated)
 def vload_repeated(p: Any, i: Any, count: Any, times: Any) -> Any:
     lanes, copies = literal(count), literal(times)
