@@ -6,9 +6,9 @@ from tensorlang.ir.buffer import Buffer
 from tensorlang.ir.expr import Expr, const
 from tensorlang.ir.stmt import Block, CallPacked, For, PrimFunc, Stmt, Store
 from tensorlang.ir.tree import written_buffers
-from tensorlang.ir.visitor import blocks, loads, own_exprs, substitute, walk, walk_stmt
+from tensorlang.ir.visitor import blocks, free_vars, loads, own_exprs, substitute, walk, walk_stmt
 from tensorlang.symbolic.bounds import const_bounds
-from tensorlang.symbolic.interval import RangesLike
+from tensorlang.symbolic.interval import Interval, RangesLike
 from tensorlang.symbolic.region import access_region, union_region
 from tensorlang.symbolic.simplify import simplify
 
@@ -48,7 +48,18 @@ def has_value(part: tuple[Expr, Expr], outer: RangesLike) -> bool:
     for i in N: if 0 < M: y[i] = x[i % M]          what y[i] reads, from i % M on, says nothing where there is nothing to read
     """
     divisors = [n.args[1] for e in part for n in walk(e) if n.op in ("floordiv", "floormod")]
-    return all((const_bounds(d, outer)[0] or 0) > 0 for d in divisors)
+    if all(d.op == "const" and d.value > 0 for d in divisors):
+        return True
+    extents = [e for e in outer.values() if isinstance(e, Expr)]
+    known: dict[Expr, Interval] = dict.fromkeys({v for e in (*divisors, *extents) for v in free_vars(e)}, Interval(0, None))
+    at_least_1 = {v for v in known if any(_is_empty(substitute(e, {v: const(0)}), known) for e in extents)}
+    known |= dict.fromkeys(at_least_1, Interval(1, None))
+    return all((const_bounds(d, known)[0] or 0) > 0 for d in divisors)
+
+
+def _is_empty(extent: Expr, known: RangesLike) -> bool:
+    most = const_bounds(extent, known)[1]
+    return most is not None and most <= 0
 
 
 def readers(func: PrimFunc, buffer: Buffer) -> list[Block]:

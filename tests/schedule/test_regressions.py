@@ -13,6 +13,7 @@ from tensorlang.ir.parser import parse_func
 from tensorlang.ir.verify import verify
 from tensorlang.lower.init import lower_init
 from tensorlang.schedule import Schedule
+from tensorlang.schedule.compute import has_value
 from tests.schedule.checks import check
 
 
@@ -242,3 +243,15 @@ def test_compute_at_divides_by_no_size_that_may_be_zero(guarded):
         x_value = np.arange(rows, dtype=np.float32)
         filled = np.resize(x_value * 2, 5 if guarded else 5 * rows) if rows else ones[: 5 if guarded else 0]
         assert (run(x_value, ones) == filled + 1).all()
+
+
+@pytest.mark.parametrize(
+    "extent, known",
+    [("M", 1), ("(M + 4) // 5", 1), ("M * N", 1), ("min(8, M - 8 * N)", 1), ("max(M, 2)", 0), ("M + 1", 0)],
+)
+def test_which_loops_say_that_a_size_is_not_zero(extent, known):
+    m, n, i = te.var("M"), te.var("N"), te.var("i")
+    size = eval(extent, {"M": m, "N": n, "min": te.minimum, "max": te.maximum})
+    assert has_value((i % m, m), {i: size}) == bool(known)
+    assert not has_value((i // n, n), {i: m})
+    assert has_value((i // 4, m), {i: size})
