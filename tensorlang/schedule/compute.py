@@ -52,9 +52,19 @@ def has_value(part: tuple[Expr, Expr], outer: RangesLike) -> bool:
         return True
     extents = [e for e in outer.values() if isinstance(e, Expr)]
     known: dict[Expr, Interval] = dict.fromkeys({v for e in (*divisors, *extents) for v in free_vars(e)}, Interval(0, None))
-    at_least_1 = {v for v in known if any(_is_empty(substitute(e, {v: const(0)}), known) for e in extents)}
-    known |= dict.fromkeys(at_least_1, Interval(1, None))
-    return all((const_bounds(d, known)[0] or 0) > 0 for d in divisors)
+
+    def is_positive(factor: Expr) -> bool:
+        """In a loop of M*N iterations, neither M nor N is 0: no product of what is never negative is positive otherwise."""
+        if (const_bounds(factor, known)[0] or 0) > 0:
+            return True
+        return any(_is_empty(substitute(e, {factor: const(0)}), known) for e in extents)
+
+    known |= {v: Interval(1, None) for v in tuple(known) if is_positive(v)}
+    return all(is_positive(f) for d in divisors for f in _factors(d))
+
+
+def _factors(e: Expr) -> list[Expr]:
+    return [f for a in e.args for f in _factors(a)] if e.op == "mul" else [e]
 
 
 def _is_empty(extent: Expr, known: RangesLike) -> bool:
