@@ -21,10 +21,14 @@ def const_bounds(e: Expr, ranges: RangesLike) -> tuple[int | None, int | None]:
     return as_ranges(ranges).bounds(polynomial(simplify(e, ranges)))
 
 
-def bounds(e: Expr, ranges: RangesLike) -> tuple[Expr, Expr]:
+def bounds(e: Expr, ranges: RangesLike, outside: RangesLike | None = None) -> tuple[Expr, Expr]:
     """Inclusive symbolic (lowest, highest) value of `e` over the variables of `ranges`; other symbols stay opaque.
 
     Exact where each ranged variable occurs in one term only, else possibly wider.
+
+    Args:
+        outside: what is known where the answer is used, if that is not inside the loops of `ranges` (each of which runs at
+            least once for those inside).
 
     Raises:
         Unbounded: a ranged variable stands where nothing bounds it (under a load, or multiplied by an unknown sign).
@@ -32,7 +36,8 @@ def bounds(e: Expr, ranges: RangesLike) -> tuple[Expr, Expr]:
     known = as_ranges(ranges)
     finder = _BoundsFinder(known, set(ranges))
     e = simplify(e, ranges)
-    return simplify(finder.extreme(polynomial(e), False), ranges), simplify(finder.extreme(polynomial(e), True), ranges)
+    around = ranges if outside is None else outside
+    return simplify(finder.extreme(polynomial(e), False), around), simplify(finder.extreme(polynomial(e), True), around)
 
 
 class _BoundsFinder:

@@ -26,7 +26,8 @@ def access_region(
         (oo*4 + oi)*2 + kh   inner {oi: 4, kh: 3}    (oo*8, 9)
 
     The box contains every element touched; it is exact in a dimension where each inner variable occurs in one term.
-    The extent is constant where a constant bounds it.
+    The extent is constant where a constant bounds it. Nothing is taken from the loops of `inner` being run at all: of an access
+    under `for j in min(M, 1)` it is min(M, 1), although inside that loop that is 1.
 
     Args:
         shape: the buffer's shape: the whole dimension is the answer where an index has no bounds, or is itself read from
@@ -36,19 +37,20 @@ def access_region(
     Raises:
         Unbounded: no bounds, and no `shape` given.
     """
-    known = {**(outer or {}), **inner}
+    around = outer or {}
+    known = {**around, **inner}
     region: Region = []
     for dim, index in enumerate(indices):
         try:
             if any(e.op == "load" for e in walk(index)):  # memory may change between accesses
                 raise Unbounded(f"{index} is read from memory")
-            low, high = bounds(simplify(index, known), inner)
+            low, high = bounds(simplify(index, known), inner, around)
         except Unbounded:
             if shape is None:
                 raise
             region.append((const(0), shape[dim]))
             continue
-        region.append((low, _extent(low, high, known)))
+        region.append((low, _extent(low, high, around)))
     return region
 
 

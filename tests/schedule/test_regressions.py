@@ -255,3 +255,15 @@ def test_which_loops_say_that_a_size_is_not_zero(extent, known):
     assert has_value((i % m, m), {i: size}) == bool(known)
     assert not has_value((i // n, n), {i: m})
     assert has_value((i // 4, m), {i: size})
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2])
+def test_a_part_computed_for_a_loop_that_may_not_run_at_all(rows):
+    m = te.var("M")
+    x = te.placeholder((m, 4), "f32", name="x")
+    p = te.compute((m, 4), lambda i, j: x[i, j] * 2.0, name="p")
+    k = te.reduce_axis(4, name="k")
+    s = Schedule(te.create_prim_func("f", [x], [te.compute((4, m), lambda j, i: te.sum(p[i, k] * p[i, j], axis=k), name="y")]))
+    s.specialize(m <= 1, "fast")
+    s["p_fast"].compute_at(s["y_fast"], s["y_fast"].axis[0])
+    check(s, M=rows)
