@@ -17,7 +17,7 @@ HASH := $(shell cksum < pyproject.toml | cut -d' ' -f1)
 STAMP = .venv/.installed-$(1)-$(HASH)
 PYTEST = $(PY) -m pytest -n $(WORKERS) --dist loadscope
 
-.PHONY: demo test lint unit test-deploy bench bench-ops conformance fuzz fuzz-models clean
+.PHONY: demo test lint unit test-deploy bench bench-ops gpu-build test-gpu bench-gpu conformance fuzz fuzz-models clean
 .DEFAULT_GOAL := test
 .NOTPARALLEL:  # two pip runs in one .venv would race
 
@@ -46,12 +46,38 @@ test-deploy: $(call STAMP,test+dev+cuda+opencl)
 	$(PYTEST) -m deploy $(PYTEST_ARGS)
 	$(PYTEST) tests/deploy -m "not deploy" $(PYTEST_ARGS)
 
+# Without BENCH_ARGS: models and operators against every peer installed, into bench/results and bench/RESULTS.md.
 bench: $(call STAMP,bench)
+ifdef BENCH_ARGS
 	$(PY) -m bench $(BENCH_ARGS)
+else
+	$(PY) -m bench models --json bench/results/models.json
+	$(PY) -m bench ops --json bench/results/ops.json
+	$(PY) -m bench ops --threads 1 --json bench/results/ops_1.json
+	$(PY) -m bench markdown
+endif
 
 # Per-operator regressions, on pytest-benchmark: serial, and compared with the last saved run where there is one.
 bench-ops: $(call STAMP,bench)
 	$(PY) -m pytest bench --benchmark-enable --benchmark-only --benchmark-autosave $(PYTEST_ARGS)
+
+# Two halves, since the machine with the GPU may have neither numba nor onnx: `gpu-build` compiles (no GPU needed) into $(GPU),
+# a folder to carry; the other two run what is there with any Python that has numpy, and build it first where it is missing.
+GPU ?= build/gpu
+GPU_PYTHON ?= $(if $(wildcard $(PY)),$(PY),$(PYTHON))
+GPU_ARGS ?=
+
+gpu-build: $(call STAMP,bench+cuda+test)
+	$(PY) -m bench gpu-build $(GPU) $(GPU_ARGS)
+
+$(GPU)/manifest.json:
+	$(MAKE) gpu-build
+
+test-gpu: $(GPU)/manifest.json
+	$(GPU_PYTHON) -m bench.gpu.run $(GPU) --check $(GPU_ARGS)
+
+bench-gpu: $(GPU)/manifest.json
+	$(GPU_PYTHON) -m bench.gpu.run $(GPU) --json bench/results/gpu.json --markdown bench/RESULTS-gpu.md $(GPU_ARGS)
 
 # All of ONNX's own backend tests; the result goes to tests/conformance/RESULTS.md.
 conformance: $(call STAMP,test)

@@ -1,4 +1,4 @@
-"""``python -m bench models | ops | zoo | check | null | compile | profile | list | fetch``.
+"""``python -m bench models | ops | zoo | check | null | compile | dynamic | markdown | profile | list | fetch``.
 
 Exit codes: 0 all well, 1 something failed or disagreed with onnxruntime, 2 wrong usage, 3 slower than ``--limit``
 allows.
@@ -9,13 +9,30 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from bench import build_cost, cache, compare, machine, measure, models, operators, peers, report, sweep, zoo
+from bench import (
+    build_cost,
+    cache,
+    compare,
+    dynamic,
+    limits,
+    machine,
+    markdown,
+    measure,
+    models,
+    operators,
+    peers,
+    report,
+    sweep,
+    zoo,
+)
+from bench.gpu import build as gpu_build
 
 app = typer.Typer(add_completion=False, no_args_is_help=False, pretty_exceptions_show_locals=False, help=__doc__)
 
@@ -56,9 +73,12 @@ def model_subject(name: str, seed: int) -> compare.Subject:
     return compare.Subject(name, "model", path, models.inputs(model, seed), flop=models.gflop(model) * 1e9)
 
 
-def operator_subject(name: str, seed: int) -> compare.Subject:
+def operator_subject(name: str, seed: int, threads: int | None = None) -> compare.Subject:
+    """With ``threads``, its limit is measured too."""
     case = operators.get(name)
-    return compare.Subject(name, case.family, case.path(), case.inputs(seed), case.flop, case.least_bytes)
+    # Products of bytes have other peaks than those of f32.
+    limit = limits.seconds(case.flop, case.least_bytes, threads) if threads and case.family != "int8" else 0.0
+    return compare.Subject(name, case.family, case.path(), case.inputs(seed), case.flop, case.least_bytes, limit)
 
 
 def zoo_subject(name: str, seed: int) -> compare.Subject:
@@ -111,13 +131,15 @@ def compare_operators(
     seed: Seed = 0,
     family: Annotated[str | None, typer.Option("--family", help=f"One of {', '.join(operators.FAMILIES)}.")] = None,
     target: Target = "cpu",
+    merge: Annotated[bool, typer.Option("--merge", help="Keep the rows of other operators in the --json file.")] = False,
 ) -> None:
     """The operator suite."""
     names = [name for name, case in operators.CASES.items() if family in (None, case.family)]
     if not names:
         raise typer.BadParameter(f"no family {family!r}; there are: {', '.join(operators.FAMILIES)}")
     chosen = select(names, only)
-    _compare("operators", chosen, lambda name: operator_subject(name, seed), threads, json, quick, peer, False, limit, target)
+    subject = partial(operator_subject, seed=seed, threads=threads)
+    _compare("operators", chosen, subject, threads, json, quick, peer, False, limit, target, merge)
 
 
 @app.command("zoo")
@@ -136,6 +158,18 @@ def compare_zoo(
     """Real models from the package index, at every input size (``name/size``)."""
     chosen = select(zoo_names(everything or bool(only)), only)
     _compare("zoo", chosen, lambda name: zoo_subject(name, seed), threads, json, quick, peer, symbolic, limit, target)
+
+
+@app.command("gpu-build")
+def build_for_gpu(
+    folder: Annotated[Path, typer.Argument(help="Where artifacts, inputs and expected results go.")],
+    only: Only = None,
+) -> None:
+    """Compile operators and the seven models for a GPU that is elsewhere; `python -m bench.gpu.run FOLDER` measures there."""
+    with _typed_errors():
+        refused = gpu_build.build(folder, only or ())
+    if refused:
+        raise typer.Exit(1)
 
 
 @app.command("null")
@@ -183,6 +217,30 @@ def compile_models(
         raise typer.Exit(1)
 
 
+@app.command("dynamic")
+def compare_dynamic(
+    only: Only = None,
+    threads: Threads = DEFAULT_THREADS,
+    json: Json = None,
+    quick: Quick = False,
+    seed: Seed = 0,
+    cpu: Annotated[bool, typer.Option("--cpu", help="CPU time, not wall clock; with --threads 1.")] = False,
+    limit: Annotated[float | None, typer.Option("--limit", help="Exit with 3 if any ratio exceeds this.")] = None,
+) -> None:
+    """What open dimensions cost against the same model compiled for the sizes at hand."""
+    plan = measure.QUICK if quick else measure.FULL
+    default = [name for name in zoo_names(True) if name.partition("/")[0] in dynamic.MODELS]
+    costs = []
+    with _typed_errors():
+        for name in _progress(select(zoo_names(True), only) if only else default, "dynamic"):
+            costs.append(dynamic.run(zoo_subject(name, seed), threads, plan, cpu))
+    _emit(report.document("dynamic", threads, plan, [dynamic.as_json(cost) for cost in costs]), json)
+    if json != "-":
+        report.console().print(dynamic.table(costs, threads, cpu))
+    if limit is not None and any(cost.ratio.median > limit for cost in costs):
+        raise typer.Exit(3)
+
+
 @app.command("check")
 def check_agreement(
     only: Only = None,
@@ -204,6 +262,13 @@ def check_agreement(
         report.console().print(sweep.table(checks))
     if not all(check.ok for check in checks):
         raise typer.Exit(1)
+
+
+@app.command("markdown")
+def write_markdown() -> None:
+    """Put the operator tables of bench/results/ops*.json into bench/RESULTS.md."""
+    with _typed_errors():
+        markdown.write()
 
 
 @app.command("profile")
@@ -256,16 +321,18 @@ def _compare(
     symbolic: bool,
     limit: float | None,
     target: str = "cpu",
+    merge: bool = False,
 ) -> None:
     plan = measure.QUICK if quick else measure.FULL
     ours, judge = peers.TensorLang(static=not symbolic, target=target), peers.JUDGE
     with _typed_errors():
         others = [peer for peer in peers.rivals(against) if peer.name != judge.name]
+        kept = report.other_rows(json, names) if merge else []
         rows: list[compare.Row] = []
         for name in _progress(names, title):
             rows.append(compare.run(subject(name), ours, judge, others, threads, plan))
-            _save(report.document(title, threads, plan, [report.row_json(row) for row in rows]), json)
-    _emit(report.document(title, threads, plan, [report.row_json(row) for row in rows]), json)
+            _save(report.document(title, threads, plan, [*kept, *map(report.row_json, rows)]), json)
+    _emit(report.document(title, threads, plan, [*kept, *map(report.row_json, rows)]), json)
     if json != "-":
         console = report.console()
         heading = f"{title}, {threads} threads, float32; ratio = our time / onnxruntime's"

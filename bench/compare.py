@@ -17,7 +17,8 @@ TWIN = "twin"  # the judge once more, under this name, for the null test
 
 @dataclass(frozen=True)
 class Subject:
-    """A model to compare on: a file and feeds for it. ``flop`` and ``least_bytes`` give rates (0: not counted)."""
+    """A model to compare on: a file and feeds for it. ``flop`` and ``least_bytes`` give rates (0: not counted), ``limit``
+    the least seconds that a run could take on this machine (0: not known)."""
 
     name: str
     group: str
@@ -25,6 +26,7 @@ class Subject:
     feeds: Feeds
     flop: float = 0.0
     least_bytes: float = 0.0
+    limit: float = 0.0
 
 
 class Verdict(enum.Enum):

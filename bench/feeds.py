@@ -29,7 +29,7 @@ def generate(model: onnx.ModelProto, seed: int, sizes: Mapping[str, int] | None 
     1.
 
     Integer inputs that index a table (Gather on an initialiser) stay below its length; those with "mask" in their name,
-    or used no such way, are ones; booleans are random.
+    or used no such way, are ones; booleans and bytes are random.
     """
     random = np.random.default_rng(seed)
     chosen = dict(sizes or {})
@@ -50,6 +50,9 @@ def _array(
 ) -> NDArray[np.generic]:
     if dtype == np.bool_:
         return random.integers(0, 2, shape).astype(np.bool_)
+    if dtype.itemsize == 1:
+        limits = np.iinfo(dtype)
+        return random.integers(limits.min, limits.max, shape, dtype, endpoint=True)
     if np.issubdtype(dtype, np.integer):
         if limit is None or "mask" in name.lower():
             return np.ones(shape, dtype)

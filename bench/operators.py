@@ -94,8 +94,15 @@ class _Builder:
         self.nodes.append(helper.make_node(op, list(inputs), [output], name=f"{op}_{len(self.nodes)}", **attributes))
         return output
 
-    def finish(self, result: str) -> onnx.ModelProto:
-        outputs = [onnx.ValueInfoProto(name=result)]
+    def several(self, count: int, op: str, *inputs: str, **attributes: object) -> tuple[str, ...]:
+        """A node with `count` outputs."""
+        first = len(self.nodes)
+        outputs = [f"value_{first}_{n}" for n in range(count)]
+        self.nodes.append(helper.make_node(op, list(inputs), outputs, name=f"{op}_{first + 1}", **attributes))
+        return tuple(outputs)
+
+    def finish(self, *results: str) -> onnx.ModelProto:
+        outputs = [onnx.ValueInfoProto(name=result) for result in results]
         graph = helper.make_graph(self.nodes, self.name, self.inputs, outputs, self.initialisers)
         model = helper.make_model(
             graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8, producer_name="tensorlang-bench"
@@ -109,10 +116,11 @@ class _Builder:
 _CASES: dict[str, Case] = {}
 
 
-def _case(name: str, family: str, build: Callable[[_Builder], str]) -> None:
+def _case(name: str, family: str, build: Callable[[_Builder], str | tuple[str, ...]]) -> None:
     def make() -> onnx.ModelProto:
         builder = _Builder(name)
-        return builder.finish(build(builder))
+        results = build(builder)
+        return builder.finish(*([results] if isinstance(results, str) else results))
 
     _CASES[name] = Case(name, family, make)
 
@@ -144,21 +152,24 @@ def _conv(
     relu: bool = True,
     op: str = "Conv",
     padding: int | None = None,
+    dilation: int = 1,
+    rank: int = 2,
 ) -> Callable[[_Builder], str]:
     c_in, c_out = channels
-    pad = kernel // 2 if padding is None else padding
+    pad = dilation * (kernel // 2) if padding is None else padding
 
     def build(b: _Builder) -> str:
         shape = (c_out, c_in // groups) if op == "Conv" else (c_in, c_out // groups)
-        weight = b.weight(*shape, kernel, kernel, fan_in=c_in // groups * kernel * kernel)
+        weight = b.weight(*shape, *[kernel] * rank, fan_in=c_in // groups * kernel**rank)
         y = b.node(
             op,
-            b.input("x", 1, c_in, size, size),
+            b.input("x", 1, c_in, *[size] * rank),
             weight,
             b.weight(c_out),
-            kernel_shape=[kernel] * 2,
-            pads=[pad] * 4,
-            strides=[stride] * 2,
+            kernel_shape=[kernel] * rank,
+            pads=[pad] * 2 * rank,
+            strides=[stride] * rank,
+            dilations=[dilation] * rank,
             group=groups,
         )
         return b.node("Relu", y) if relu else y
@@ -233,6 +244,33 @@ def _with_array(op: str, array: NDArray[np.generic], *shape: int, **attributes: 
     return lambda b: b.node(op, b.input("x", *shape), b.array(array), **attributes)
 
 
+def _integer_product(left: int, size: int) -> Callable[[_Builder], str]:
+    """Bytes times a constant matrix of signed bytes; `left` is the input's type."""
+
+    def build(b: _Builder) -> str:
+        weight = b.array(b.random.integers(-128, 128, (size, size)).astype(np.int8))
+        return b.node("MatMulInteger", b.input("a", size, size, dtype=left), weight)
+
+    return build
+
+
+def _recurrent(op: str, steps: int, batch: int, width: int) -> Callable[[_Builder], str]:
+    """LSTM or GRU (as torch's: the reset gate after the product) of one direction; the whole sequence comes out."""
+    gates, attributes = (4, {}) if op == "LSTM" else (3, {"linear_before_reset": 1})
+
+    def build(b: _Builder) -> str:
+        x = b.input("x", steps, batch, width)
+        w, r = (b.weight(1, gates * width, width, fan_in=width) for _ in range(2))
+        y, *_ = b.several(1, op, x, w, r, b.weight(1, 2 * gates * width, fan_in=width), hidden_size=width, **attributes)
+        return y
+
+    return build
+
+
+def _topk(count: int, *shape: int) -> Callable[[_Builder], tuple[str, ...]]:
+    return lambda b: b.several(2, "TopK", b.input("x", *shape), b.array(np.array([count], np.int64)), axis=-1)
+
+
 def _slice(*shape: int, starts: list[int], ends: list[int], steps: list[int]) -> Callable[[_Builder], str]:
     axes = list(range(len(shape)))
     return lambda b: b.node(
@@ -250,6 +288,11 @@ for _m, _k, _n in (
     (197, 768, 768),
     (512, 512, 512),
     (1024, 1024, 1024),
+    (2048, 2048, 2048),
+    (8, 768, 3072),
+    (8, 1024, 1024),
+    (127, 127, 127),
+    (1000, 1001, 999),
     (33, 65, 129),
     (127, 255, 511),
     (64, 768, 16384),
@@ -261,6 +304,9 @@ _case("matmul_batched_12x128x64x128", "matmul", _product(1, 12, 128, 64, columns
 _case("matmul_batched_12x197x197x64", "matmul", _product(1, 12, 197, 197, columns=64))
 _case("attention_12x128x64", "attention", _attention(12, 128, 64))
 _case("attention_12x197x64", "attention", _attention(12, 197, 64))
+_case("attention_12x512x64", "attention", _attention(12, 512, 64))
+_case("matmul_integer_u8_1024", "int8", _integer_product(TensorProto.UINT8, 1024))
+_case("matmul_integer_s8_1024", "int8", _integer_product(TensorProto.INT8, 1024))
 
 _case("conv3x3_64_56", "conv", _conv((64, 64), 56, 3))
 _case("conv3x3_128_28", "conv", _conv((128, 128), 28, 3))
@@ -277,8 +323,14 @@ _case("conv16x16_patch_3_768_224", "conv", _conv((3, 768), 224, 16, stride=16, r
 _case("conv3x3_ragged_17_23_37", "conv", _conv((17, 23), 37, 3))
 _case("conv3x3_groups4_64_28", "conv", _conv((64, 64), 28, 3, groups=4))
 _case("conv_transpose2x2_s2_24_24_80", "conv", _conv((24, 24), 80, 2, stride=2, relu=False, op="ConvTranspose", padding=0))
+_case("conv_transpose4x4_s2_128_64_28", "conv", _conv((128, 64), 28, 4, stride=2, op="ConvTranspose", padding=1))
+_case("conv3x3_groups32_128_56", "conv", _conv((128, 128), 56, 3, groups=32))
+_case("conv3x3_dilated2_256_28", "conv", _conv((256, 256), 28, 3, dilation=2))
+_case("conv1d_5_128_256_1000", "conv", _conv((128, 256), 1000, 5, rank=1))
+_case("conv1x1_s2_64_128_56", "conv", _conv((64, 128), 56, 1, stride=2))
 _case("depthwise3x3_96_112_s2", "depthwise", _conv((96, 96), 112, 3, stride=2, groups=96))
 _case("depthwise3x3_144_56", "depthwise", _conv((144, 144), 56, 3, groups=144))
+_case("depthwise5x5_144_56", "depthwise", _conv((144, 144), 56, 5, groups=144))
 _case("depthwise5x5_256_14", "depthwise", _conv((256, 256), 14, 5, groups=256))
 _case("depthwise3x3_960_7", "depthwise", _conv((960, 960), 7, 3, groups=960))
 
@@ -293,12 +345,16 @@ _case("resize_nearest_x2_128_40", "pooling", _resize(1, 128, 40, 40, scale=2.0, 
 _case("resize_linear_x2_64_40", "pooling", _resize(1, 64, 40, 40, scale=2.0, mode="linear"))
 
 _case("softmax_12x128x128", "normalise", _unary("Softmax", 1, 12, 128, 128, axis=-1))
+_case("softmax_4096x1024", "normalise", _unary("Softmax", 4096, 1024, axis=-1))
+_case("layernorm_4096x768", "normalise", _layer_norm(4096, 768))
 _case("softmax_1x1000", "normalise", _unary("Softmax", 1, 1000, axis=-1))
 _case("softmax_axis1_16x4x2100", "normalise", _unary("Softmax", 1, 16, 4, 2100, axis=1))
 _case("layernorm_128x768", "normalise", _layer_norm(1, 128, 768))
 _case("layernorm_197x768", "normalise", _layer_norm(1, 197, 768))
 _case("layernorm_ragged_37x513", "normalise", _layer_norm(1, 37, 513))
 
+_case("gelu_1m", "elementwise", _gelu(1024, 1024))
+_case("gelu_16m", "elementwise", _gelu(4096, 4096))
 _case("gelu_128x3072", "elementwise", _gelu(1, 128, 3072))
 _case("silu_64x80x80", "elementwise", _silu(1, 64, 80, 80))
 _case("hardswish_64x56x56", "elementwise", _unary("HardSwish", 1, 64, 56, 56))
@@ -311,10 +367,23 @@ _case("add_small_1x64", "elementwise", _binary("Add", (1, 64), (1, 64)))
 
 _case("reduce_sum_last_1024x1024", "reduction", _with_array("ReduceSum", np.array([1]), 1024, 1024, keepdims=0))
 _case("reduce_sum_first_1024x1024", "reduction", _with_array("ReduceSum", np.array([0]), 1024, 1024, keepdims=0))
+_case("reduce_sum_last_4096x4096", "reduction", _with_array("ReduceSum", np.array([1]), 4096, 4096, keepdims=0))
+_case("reduce_sum_first_4096x4096", "reduction", _with_array("ReduceSum", np.array([0]), 4096, 4096, keepdims=0))
 _case("reduce_mean_hw_256x56x56", "reduction", _unary("ReduceMean", 1, 256, 56, 56, axes=[2, 3], keepdims=1))
 _case("reduce_max_all_1m", "reduction", _unary("ReduceMax", 1024, 1024, keepdims=0))
 _case("argmax_40x6625", "reduction", _unary("ArgMax", 1, 40, 6625, axis=2, keepdims=0))
 
+_case("cumsum_last_1024x1024", "reduction", _with_array("CumSum", np.array(1), 1024, 1024))
+_case("cumsum_first_1024x1024", "reduction", _with_array("CumSum", np.array(0), 1024, 1024))
+_case("topk_5_40x6625", "reduction", _topk(5, 40, 6625))
+_case("topk_100_1x100000", "reduction", _topk(100, 1, 100_000))
+
+_case("lstm_64x1x256", "recurrent", _recurrent("LSTM", 64, 1, 256))
+_case("lstm_cell_16x512", "recurrent", _recurrent("LSTM", 1, 16, 512))
+_case("gru_64x1x256", "recurrent", _recurrent("GRU", 64, 1, 256))
+_case("gru_cell_16x512", "recurrent", _recurrent("GRU", 1, 16, 512))
+
+_case("transpose_4096x4096", "movement", _unary("Transpose", 4096, 4096, perm=[1, 0]))
 _case("transpose_1024x1024", "movement", _unary("Transpose", 1024, 1024, perm=[1, 0]))
 _case("transpose_heads_128x12x64", "movement", _unary("Transpose", 1, 128, 12, 64, perm=[0, 2, 1, 3]))
 _case("transpose_nchw_nhwc_64x56x56", "movement", _unary("Transpose", 1, 64, 56, 56, perm=[0, 2, 3, 1]))
@@ -323,7 +392,13 @@ _case(
     "movement",
     lambda b: b.node("Concat", b.input("x", 1, 64, 80, 80), b.input("y", 1, 64, 80, 80), axis=1),
 )
+_case(
+    "split_channels_2x64x80x80",
+    "movement",
+    lambda b: b.several(2, "Split", b.input("x", 1, 128, 80, 80), b.array(np.array([64, 64])), axis=1),
+)
 _case("gather_30522x768_128", "movement", _gather(30522, 768, 128))
+_case("gather_30522x768_4096", "movement", _gather(30522, 768, 4096))
 _case(
     "slice_stride2_64x80x80",
     "movement",

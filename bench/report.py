@@ -50,6 +50,7 @@ def row_json(row: Row) -> dict[str, object]:
         "shapes": {name: list(array.shape) for name, array in row.subject.feeds.items()},
         "flop": row.subject.flop,
         "least_bytes": row.subject.least_bytes,
+        "limit": row.subject.limit,
         "verdict": row.verdict.value,
         "null_spread": row.spread,
         "ratios": {name: asdict(ratio) for name, ratio in row.ratios.items()},
@@ -97,6 +98,13 @@ def _agreement_json(found: Agreement) -> dict[str, object]:
             for o in found.outputs
         ],
     }
+
+
+def other_rows(file: str | None, names: Sequence[str]) -> list[dict[str, object]]:
+    """The rows of a result file that are not called `names`; none where there is no file."""
+    if file is None or file == "-" or not Path(file).exists():
+        return []
+    return [row for row in json.loads(Path(file).read_text())["rows"] if row["name"] not in names]
 
 
 def write_json(content: dict[str, object], destination: str) -> None:

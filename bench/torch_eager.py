@@ -52,7 +52,13 @@ class TorchRunner:
             for operator, inputs, outputs, attributes in self.steps:
                 result = operator([values[name] for name in inputs], attributes)
                 values.update(zip(outputs, result if len(outputs) > 1 else (result,), strict=True))
-        return {name: values[name] for name in self.outputs}
+        given = {t.untyped_storage().data_ptr() for t in tensors.values()}
+        return {name: _own(values[name], given) for name in self.outputs}
+
+
+def _own(result: Tensor, given: set[int]) -> Tensor:
+    """The result in memory of its own, as every other peer gives it: a view costs torch nothing, and its reader later."""
+    return result.clone() if result.untyped_storage().data_ptr() in given else result.contiguous()
 
 
 def _operators(torch: Any) -> dict[str, Operator]:
@@ -69,6 +75,60 @@ def _operators(torch: Any) -> dict[str, Operator]:
         padding = (top, left) if data is x[0] else 0
         bias = x[2] if len(x) > 2 else None
         return functional.conv2d(data, x[1], bias, a.get("strides", 1), padding, a.get("dilations", 1), a.get("group", 1))
+
+    def conv_transpose(x: Sequence[Tensor], a: Mapping[str, Any]) -> Tensor:
+        bias, pads = x[2] if len(x) > 2 else None, a.get("pads", [0, 0, 0, 0])
+        return functional.conv_transpose2d(x[0], x[1], bias, a.get("strides", 1), pads[:2], 0, a.get("group", 1))
+
+    def any_conv(x: Sequence[Tensor], a: Mapping[str, Any]) -> Tensor:
+        if x[0].ndim == 4:
+            return conv(x, a)
+        bias, pads = x[2] if len(x) > 2 else None, a.get("pads", [0, 0])
+        dilations, groups = a.get("dilations", 1), a.get("group", 1)
+        return functional.conv1d(x[0], x[1], bias, a.get("strides", 1), pads[0], dilations, groups)
+
+    def average_pool(x: Sequence[Tensor], a: Mapping[str, Any]) -> Tensor:
+        pads = a.get("pads", [0, 0, 0, 0])
+        return functional.avg_pool2d(x[0], a["kernel_shape"], a.get("strides"), pads[:2], count_include_pad=False)
+
+    def resize(x: Sequence[Tensor], a: Mapping[str, Any]) -> Tensor:
+        scales = x[2][2:].tolist()
+        if a.get("mode") == b"linear":
+            return functional.interpolate(x[0], scale_factor=scales, mode="bilinear", align_corners=False)
+        return functional.interpolate(x[0], scale_factor=scales, mode="nearest")
+
+    def reduce(function: Callable[..., Tensor]) -> Operator:
+        def run(x: Sequence[Tensor], a: Mapping[str, Any]) -> Tensor:
+            axes = x[1].tolist() if len(x) > 1 else list(a.get("axes", range(x[0].ndim)))
+            return function(x[0], dim=axes, keepdim=bool(a.get("keepdims", 1)))
+
+        return run
+
+    def strided(x: Sequence[Tensor], a: Mapping[str, Any]) -> Tensor:
+        cut = [slice(None)] * x[0].ndim
+        for start, end, axis, step in zip(*(v.tolist() for v in x[1:5]), strict=True):
+            cut[axis] = slice(start, end, step)
+        return x[0][tuple(cut)]
+
+    def pad(x: Sequence[Tensor], a: Mapping[str, Any]) -> Tensor:
+        rank = x[0].ndim
+        pads = x[1].tolist()
+        return functional.pad(x[0], [n for axis in reversed(range(rank)) for n in (pads[axis], pads[axis + rank])])
+
+    def recurrent(gates: Sequence[int], function: Callable[..., Any], states: int) -> Operator:
+        """`gates`: where torch's gates stand among ONNX's. Reordered weights are kept."""
+        kept: dict[int, list[Tensor]] = {}
+
+        def run(x: Sequence[Tensor], a: Mapping[str, Any]) -> Tensor:
+            data, size = x[0], a["hidden_size"]
+            if id(x[1]) not in kept:
+                flat = [x[1][0], x[2][0], *x[3][0].chunk(2)]
+                kept[id(x[1])] = [torch.cat([t.split(size)[g] for g in gates]) for t in flat]
+            state = data.new_zeros(1, data.shape[1], size)
+            first = (state, state) if states == 2 else state
+            return function(data, first, kept[id(x[1])], True, 1, 0.0, False, False, False)[0].unsqueeze(1)
+
+        return run
 
     def gemm(x: Sequence[Tensor], a: Mapping[str, Any]) -> Tensor:
         weight = x[1] if a.get("transB") else x[1].T
@@ -100,7 +160,24 @@ def _operators(torch: Any) -> dict[str, Operator]:
         "Tanh": lambda x, a: torch.tanh(x[0]),
         "Where": lambda x, a: torch.where(x[0], x[1], x[2]),
         "Cast": lambda x, a: x[0].to(dtypes[a["to"]]),
-        "Conv": conv,
+        "Sigmoid": lambda x, a: torch.sigmoid(x[0]),
+        "HardSwish": lambda x, a: functional.hardswish(x[0]),
+        "Exp": lambda x, a: torch.exp(x[0]),
+        "ReduceSum": reduce(torch.sum),
+        "ReduceMean": reduce(torch.mean),
+        "ReduceMax": reduce(torch.amax),
+        "ArgMax": lambda x, a: torch.argmax(x[0], a.get("axis", 0), bool(a.get("keepdims", 1))),
+        "CumSum": lambda x, a: torch.cumsum(x[0], int(x[1])),
+        "TopK": lambda x, a: torch.topk(x[0], int(x[1]), a.get("axis", -1)),
+        "LSTM": recurrent((0, 2, 3, 1), torch.lstm, 2),
+        "GRU": recurrent((1, 0, 2), torch.gru, 1),
+        "Slice": strided,
+        "Pad": pad,
+        "Expand": lambda x, a: x[0].expand(x[1].tolist()),
+        "Resize": resize,
+        "Conv": any_conv,
+        "ConvTranspose": conv_transpose,
+        "AveragePool": average_pool,
         "Gemm": gemm,
         "MatMul": lambda x, a: torch.matmul(x[0], x[1]),
         "MaxPool": max_pool,

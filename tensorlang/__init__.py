@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; keep in step with the t
     from tensorlang.compile import Executable as Executable, compile as compile, load as load
     from tensorlang.explain import explain as _explain  # noqa: F401
     from tensorlang.export import export_artifact as _export_artifact  # noqa: F401
+    from tensorlang.graph.buckets import compile_buckets as _compile_buckets  # noqa: F401
     from tensorlang.graph.hosted import compile_hosted as _compile_hosted  # noqa: F401
     from tensorlang.graph.needs import needs_report as _needs_report  # noqa: F401
     from tensorlang.graph.ops.custom import is_reproducible as _is_reproducible  # noqa: F401
@@ -68,6 +69,7 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
 _PRIVATE: dict[str, tuple[str, str | None]] = {
     "_artifact": ("tensorlang.runtime.artifact", None),
     "_certify": ("tensorlang.verify", "certify"),
+    "_compile_buckets": ("tensorlang.graph.buckets", "compile_buckets"),
     "_compile_hosted": ("tensorlang.graph.hosted", "compile_hosted"),
     "_explain": ("tensorlang.explain", "explain"),
     "_export_artifact": ("tensorlang.export", "export_artifact"),

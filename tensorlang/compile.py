@@ -25,6 +25,7 @@ import tensorlang
 from tensorlang.config import Settings
 from tensorlang.errors import ArtifactError, BuildError, InputError, ModelError, UnsupportedOpError
 from tensorlang.runtime.artifact import Artifact, read_artifact, write_artifact
+from tensorlang.runtime.buckets import BucketedExecutable, make_executable
 from tensorlang.runtime.cache import ContentCache
 from tensorlang.runtime.executable import Executable, ForeignRunner, NativeRunner, Runner
 from tensorlang.runtime.load import read
@@ -58,7 +59,9 @@ def compile(
     Args:
         model: path of a model file, a model object that an importer knows, or a `Graph`.
         shapes: sizes by dimension name (`{"batch": 1}`) or shapes by input name; what is left out stays open, and one
-            executable then serves every size.
+            executable then serves every size. A set gives several sizes, in the place of one (`{"batch": {1, 8}}`,
+            `{"image": ({1, 8}, 3, 224, 224)}`): each is compiled for beside the open dimension, with the weights shared, and a
+            call takes the program that fits exactly or else the open one.
         precision: "float32": f32 arithmetic throughout.
         winograd: whether 3x3 convolutions may be computed with fewer multiplications, where that pays (Winograd's algorithm);
             its rounding errors are larger than a direct sum's, by up to eight times on average (see docs/architecture.md).
@@ -102,11 +105,14 @@ def compile(
         if verify and (path is None or any(i.dtype == "object" for i in exe.inputs)):
             raise BuildError("verify=True: of models with steps of the host, only files whose inputs are numbers") from None
     else:
-        exe = Executable(artifact, _runner(artifact, settings))
+        exe = make_executable(artifact, lambda program: _runner(program, settings))
         exe.exporter = _exporter(build, target, settings)
         exe.explainer = lambda machine: tensorlang._explain(exe, build.graph(), target, settings, machine=machine)
     if verify:
         exe.certificate = tensorlang._certify(exe, path or build.graph(), shapes)
+        if isinstance(exe, BucketedExecutable):
+            parts = [tensorlang._certify(part, path or build.graph()) for part in exe.buckets.values()]
+            exe.certificate["buckets"] = parts
     return exe
 
 
@@ -122,11 +128,11 @@ def load(path: str | Path) -> Executable:
     artifact = read(path)
     settings = Settings.from_env()
     try:
-        exe = Executable(artifact, _runner(artifact, settings))
+        exe = make_executable(artifact, lambda program: _runner(program, settings))
         exe.exporter = _exporter(None, None, settings)
         exe.explainer = lambda machine: tensorlang._explain(exe, None, "cpu", settings, machine=machine)
         return exe
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise ArtifactError(f"{path} is damaged: {error!r}") from error
 
 
@@ -160,8 +166,12 @@ class _Build:
     def graph(self) -> Graph:
         """The model as a graph, with `shapes` applied."""
         if self._graph is None:
-            self._graph = tensorlang.load_model(self.model, shapes=self.shapes)
+            self._graph = self._load(_open_shapes(self.shapes))
         return self._graph
+
+    def _load(self, shapes: Mapping[str, Any] | None) -> Graph:
+        graph: Graph = tensorlang.load_model(self.model, shapes=shapes)
+        return graph
 
     def cached(self) -> Artifact | None:
         """The finished build of an earlier call or process; a file that cannot be read counts as none."""
@@ -179,12 +189,16 @@ class _Build:
 
     def run(self) -> Artifact:
         begun = process_time()
-        graph = self.graph()
+        graph = self.graph()  # of several sizes, with those open
         imported = process_time() - begun
         targets = tensorlang._targets
         target = targets.find_target(self.target)
         artifact: Artifact
-        if self.codegens:
+        if self.shapes is not None and _open_shapes(self.shapes) is not self.shapes:
+            if self.codegens:
+                raise BuildError("shapes with several sizes: not together with codegens, which take one program")
+            artifact = tensorlang._compile_buckets(self._load, graph, self.shapes, target, self.settings)
+        elif self.codegens:
             artifact = tensorlang._compile_hosted(graph, target, self.settings, self.codegens)
         else:
             artifact = targets.referenced(target.graph_compiler, "graph_compiler")(graph, target, self.settings)
@@ -264,13 +278,33 @@ def _key(
     return digest.hexdigest()
 
 
+def _open_shapes(shapes: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """`shapes` with every set of sizes left open; `shapes` itself where it has none."""
+    found = False
+
+    def opened(size: Any) -> Any:
+        nonlocal found
+        if isinstance(size, tuple | list):
+            return [opened(d) for d in size]
+        is_set = isinstance(size, set | frozenset)
+        found = found or is_set
+        return None if is_set else size
+
+    result = {name: opened(size) for name, size in (shapes or {}).items()}
+    return result if found else shapes
+
+
 def _plain_shapes(shapes: Mapping[str, Any]) -> dict[str, Any]:
     plain: dict[str, Any] = {}
+
+    def plain_size(size: Any) -> Any:
+        if isinstance(size, set | frozenset):
+            return {"any of": sorted(map(plain_size, size), key=repr)}
+        return int(size) if isinstance(size, np.integer) else size
+
     for name, size in shapes.items():
-        if isinstance(size, Sequence) and not isinstance(size, str):
-            plain[name] = [int(d) if isinstance(d, np.integer) else d for d in size]
-        else:
-            plain[name] = int(size) if isinstance(size, np.integer) else size
+        whole = isinstance(size, Sequence) and not isinstance(size, str)
+        plain[name] = [plain_size(d) for d in size] if whole else plain_size(size)
     try:
         json.dumps(plain)
     except TypeError:

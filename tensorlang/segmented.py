@@ -107,8 +107,8 @@ class SegmentedExecutable(Executable):
         results = tuple(self.run(dict(zip((i.name for i in self.inputs), arrays, strict=True))).values())
         return results[0] if len(results) == 1 else results
 
-    def run(self, feeds: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """Run on inputs by name; returns the outputs by name.
+    def run(self, feeds: Mapping[str, Any], out: Mapping[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
+        """Run on inputs by name; returns the outputs by name, copied into the arrays of `out`.
 
         Raises:
             InputError: a name, dtype, rank or size does not fit, or a step of the host refuses what it is given.
@@ -129,9 +129,14 @@ class SegmentedExecutable(Executable):
                 slots = tuple(_observed(s, given[s.name]) for s in slots)
             values.update(self._native(number, step, slots).run(given))
         try:
-            return {s.name: values[s.name] for s in self._segments.outputs}
+            results = [values[s.name] for s in self._segments.outputs]
         except KeyError as error:
             raise InternalError(f"no segment makes the output {error}") from error
+        names = [s.name for s in self._segments.outputs]
+        if out:
+            self._check_names(out, names)
+            self._copy_out(names, results, out)
+        return dict(zip(names, results, strict=True))
 
     # -- what needs one program ------------------------------------------------------------------------------------
     def _not_native(self, what: str) -> str:

@@ -1,4 +1,4 @@
-"""Counts the floating-point operations of a model: 2 per multiply-add of Conv, ConvTranspose, Gemm and MatMul.
+"""Counts the operations of a model: 2 per multiply-add of Conv, ConvTranspose, Gemm, MatMul, MatMulInteger, LSTM and GRU.
 
 Elementwise work is left out, as is usual when GFLOP of a network are quoted.
 """
@@ -11,6 +11,8 @@ import onnx
 from onnx import shape_inference
 
 Shape = tuple[int, ...]
+
+COUNTED = ("Conv", "ConvTranspose", "Gemm", "MatMul", "MatMulInteger", "LSTM", "GRU")
 
 
 def count(model: onnx.ModelProto) -> int:
@@ -51,7 +53,7 @@ def _static(value: onnx.ValueInfoProto) -> Shape | None:
 
 
 def _node_flops(node: onnx.NodeProto, shapes: dict[str, Shape | None]) -> int:
-    if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
+    if node.op_type not in COUNTED:
         return 0
 
     def shape(name: str) -> Shape:
@@ -60,6 +62,9 @@ def _node_flops(node: onnx.NodeProto, shapes: dict[str, Shape | None]) -> int:
             raise ValueError(f"cannot count {node.op_type} {node.name!r}: shape of {name!r} is not static")
         return found
 
+    if node.op_type in ("LSTM", "GRU"):
+        steps, batch, _ = shape(node.input[0])
+        return 2 * steps * batch * (math.prod(shape(node.input[1])) + math.prod(shape(node.input[2])))
     first, second, result = shape(node.input[0]), shape(node.input[1]), shape(node.output[0])
     if node.op_type == "Conv":
         return 2 * math.prod(result) * math.prod(second[1:])

@@ -10,11 +10,11 @@ import numpy as np
 
 from tensorlang.graph import Value, as_ints, canonical
 
-from .ml import ML, as_float, classic_forest, floats
+from .ml import ML, as_float, classic_forest, floats, transformed
 from .node import OnnxNode
 from .registry import onnx_op
 
-POST_TRANSFORMS = ("SOFTMAX", "LOGISTIC")
+POST_TRANSFORMS = ("SOFTMAX", "SOFTMAX_ZERO", "LOGISTIC")
 
 
 def _labels(node: OnnxNode, name: str) -> np.ndarray:
@@ -29,12 +29,6 @@ def _post_transform(node: OnnxNode) -> str:
     if kind not in ("NONE", *POST_TRANSFORMS):
         raise node.unsupported(f"post_transform={kind}")
     return kind
-
-
-def _transformed(node: OnnxNode, scores: Value, kind: str) -> Value:
-    if kind == "NONE":
-        return scores
-    return node.add("sigmoid", scores) if kind == "LOGISTIC" else node.add("softmax", scores, axis=1)
 
 
 def _largest(node: OnnxNode, scores: Value, labels: np.ndarray) -> Value:
@@ -62,7 +56,7 @@ def linear_classifier(node: OnnxNode) -> tuple[Value, Value]:
     scores = node.add("matmul", x, node.constant(weights.reshape(len(labels), -1).T))
     if (bias := floats(node, "intercepts")) is not None:
         scores = node.add("add", scores, node.constant(bias))
-    return _largest(node, scores, labels), _transformed(node, scores, kind)
+    return _largest(node, scores, labels), transformed(node, scores, kind)
 
 
 @onnx_op("TreeEnsembleClassifier", domain=ML)
@@ -90,12 +84,12 @@ def tree_ensemble_classifier(node: OnnxNode) -> tuple[Value, Value]:
             raise node.unsupported(f"{base.size} base values for {table.shape[1]} score(s)")
         scores = node.add("add", scores, node.constant(base))
     if not single:
-        return _largest(node, scores, labels), _transformed(node, scores, kind)
+        return _largest(node, scores, labels), transformed(node, scores, kind)
     # one score for two classes, which is a probability if no weight is negative, else positive for the second class
     positive, zero = min(weights) >= 0, node.constant(0, scores)
     label = _of_two(node, node.add("greater", scores, node.constant(0.5 if positive else 0.0, scores)), labels)
     if classes[0] == 1:
-        return label, _transformed(node, node.add("concat", node.add("mul", scores, zero), scores, axis=1), kind)
+        return label, transformed(node, node.add("concat", node.add("mul", scores, zero), scores, axis=1), kind)
     opposite = node.add("neg", scores)
     if kind == "LOGISTIC":
         return label, node.add("sigmoid", node.add("concat", opposite, scores, axis=1))
@@ -121,6 +115,71 @@ def svm_regressor(node: OnnxNode) -> Value:
     if node.attr("one_class", 0):
         y = node.add("where", node.add("greater", y, node.constant(0, y)), node.constant(1, y), node.constant(-1, y))
     return y
+
+
+@onnx_op("SVMClassifier", domain=ML)
+def svm_classifier(node: OnnxNode) -> tuple[Value, Value]:
+    """Labels [rows] by one vote for each pair of classes; and the pairs' scores [rows, pairs].
+
+    Without support vectors it is a linear classifier of one score per class. Probabilities take an iteration that ends for
+    each row on its own: `segments` gives it to the host.
+    """
+    x = as_float(node, node.input(0))
+    labels, kind = _labels(node, "classlabels_ints"), _post_transform(node)
+    count = len(labels)
+    rho, weights = np.asarray(node.attr("rho"), np.float32), np.asarray(node.attr("coefficients"), np.float32)
+    sizes = list(node.attr("vectors_per_class", None) or ())
+    if not sum(sizes):
+        return _linear_svm(node, x, labels, kind, weights, rho)
+    pairs = [(i, j) for i in range(count) for j in range(i + 1, count)]
+    total, starts = sum(sizes), np.cumsum([0, *sizes])
+    if count < 2 or len(sizes) != count or min(sizes) < 0 or weights.size != (count - 1) * total or rho.size < len(pairs):
+        found = f"{weights.size} coefficients and {rho.size} offsets"
+        raise node.fail(f"{found} for {total} support vectors of {len(sizes)} classes and {count} labels")
+    if node.attr("prob_a", None):
+        raise node.unsupported("probabilities: tl.compile of the model's file has the host couple them")
+    if count == 2 and kind not in ("NONE", "LOGISTIC"):
+        raise node.unsupported(f"post_transform={kind} of the score of two classes")
+    weights = weights.reshape(count - 1, total)
+    table, votes = np.zeros((total, len(pairs)), np.float32), np.zeros((len(pairs), count), np.float32)
+    for place, (i, j) in enumerate(pairs):
+        of_i, of_j = slice(starts[i], starts[i + 1]), slice(starts[j], starts[j + 1])
+        table[of_i, place], table[of_j, place] = weights[j - 1, of_i], weights[i, of_j]
+        votes[place, i], votes[place, j] = 1, -1  # of a score above zero; the second class has a vote unless the first has
+    columns = as_ints(x.shape[1:])
+    vectors = np.asarray(node.attr("support_vectors"), np.float32)
+    if x.type.ndim != 2 or columns is None or vectors.size != total * columns[0]:
+        raise node.unsupported(f"samples {x.type} and {vectors.size} numbers as {total} support vectors")
+    products = _kernel(node, x, vectors.reshape(total, -1))
+    scores = node.add("add", node.add("matmul", products, node.constant(table)), node.constant(rho[: len(pairs)]))
+    holds = node.add("cast", node.add("greater", scores, node.constant(0, scores)), dtype="f32")
+    base = np.bincount([j for _, j in pairs], minlength=count).astype(np.float32)
+    label = _largest(node, node.add("add", node.add("matmul", holds, node.constant(votes)), node.constant(base)), labels)
+    return label, _both_signs(node, scores, kind) if count == 2 else transformed(node, scores, kind)
+
+
+def _both_signs(node: OnnxNode, score: Value, kind: str) -> Value:
+    """One score per row as those of two classes: -s and s; with LOGISTIC, 1 - s and s, which is what onnxruntime gives."""
+    first = node.add("neg", score) if kind == "NONE" else node.add("sub", node.constant(1, score), score)
+    return node.add("concat", first, score, axis=1)
+
+
+def _linear_svm(
+    node: OnnxNode, x: Value, labels: np.ndarray, kind: str, weights: np.ndarray, rho: np.ndarray
+) -> tuple[Value, Value]:
+    columns = as_ints(x.shape[1:])
+    if x.type.ndim != 2 or columns is None or weights.size != len(labels) * columns[0] or not rho.size:
+        raise node.unsupported(f"{weights.size} coefficients for {len(labels)} classes and samples {x.type}")
+    scores = node.add("matmul", x, node.constant(np.ascontiguousarray(weights.reshape(len(labels), -1).T)))
+    scores = node.add("add", scores, node.constant(rho[:1]))
+    result = transformed(node, scores, kind)
+    if len(labels) != 2 or node.attr("prob_a", None):
+        return _largest(node, scores, labels), result
+    # of two labels onnxruntime takes the second as soon as the larger score is positive (0.5, if no weight is negative)
+    positive = bool((weights >= 0).all())
+    top = node.add("reduce_max", scores, axes=(1,), keepdims=False)
+    high = node.add("greater_equal" if positive else "greater", top, node.constant(0.5 if positive else 0.0, top))
+    return node.add("where", high, node.constant(labels[1]), _largest(node, scores, labels)), result
 
 
 def _kernel(node: OnnxNode, x: Value, vectors: np.ndarray) -> Value:

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from tensorlang.errors import InputError, TensorlangError, UnsupportedOpError
+from tensorlang.errors import InputError, ModelError, TensorlangError, UnsupportedOpError
 
 from .node import node_label
 from .registry import canonical_domain
@@ -19,9 +19,10 @@ Run = Callable[[Sequence[np.ndarray]], Sequence[Any]]
 
 REFERENCE, ONNXRUNTIME = "onnx.reference", "onnxruntime"
 STRING = onnx.TensorProto.STRING
+COUPLING = "CoupleProbabilities"  # the last step of SVMClassifier, a node of our own
 ALWAYS = {  # operators of the host whatever the types of their inputs
     ("", "StringConcat"), ("", "StringNormalizer"), ("", "StringSplit"), ("", "RegexFullMatch"), ("", "ImageDecoder"),
-    ("ai.onnx.ml", "ZipMap"),
+    ("ai.onnx.ml", "ZipMap"), ("ai.onnx.ml", "CategoryMapper"), ("tensorlang", COUPLING),
 }  # fmt: skip
 
 
@@ -54,6 +55,78 @@ def zipped(node: onnx.NodeProto) -> Run:
         return [[dict(zip(labels, row.tolist(), strict=True)) for row in rows]]
 
     return run
+
+
+def category_mapper(node: onnx.NodeProto) -> Run:
+    """CategoryMapper: strings to integers or back by two lists side by side; what is in neither becomes the default."""
+    found = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    texts, numbers = [t.decode() for t in found.get("cats_strings", ())], list(found.get("cats_int64s", ()))
+    if len(texts) != len(numbers):
+        raise ModelError(f"node {node_label(node)!r} (CategoryMapper) has {len(texts)} strings for {len(numbers)} integers")
+    to_number, to_text = dict(zip(texts, numbers, strict=True)), dict(zip(numbers, texts, strict=True))
+    number, text = found.get("default_int64", -1), found.get("default_string", b"_Unused").decode()
+
+    def run(arrays: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
+        x = arrays[0]
+        if x.dtype.kind in "iu":
+            return [np.array([to_text.get(v, text) for v in x.ravel().tolist()], object).reshape(x.shape)]
+        return [np.array([to_number.get(str(v), number) for v in x.ravel().tolist()], np.int64).reshape(x.shape)]
+
+    return run
+
+
+def coupled(node: onnx.NodeProto) -> Run:
+    """Probabilities [rows, classes] from the scores of pairs of classes, by a logistic curve for each pair.
+
+    Wu, Lin and Weng's second method (JMLR 5, 2004) with the start, the order and the stop of libsvm's iteration, which all
+    show in the result. Two classes come as the scores -s and s.
+
+    Raises:
+        ModelError: not one entry of `prob_a` and `prob_b` for each pair.
+    """
+    found = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    slopes, offsets = (np.asarray(found[name], np.float32) for name in ("prob_a", "prob_b"))
+    classes: int = found["classes"]
+    pairs = [(i, j) for i in range(classes) for j in range(i + 1, classes)]
+    if len(slopes) != len(offsets) or len(slopes) < len(pairs):
+        sizes = f"{len(slopes)} entries and prob_b {len(offsets)}"
+        raise ModelError(f"node {node_label(node)!r}: prob_a has {sizes} for {len(pairs)} pairs of classes")
+    first, second = (np.array(side, np.int64) for side in zip(*pairs, strict=True))
+    slopes, offsets = slopes[: len(pairs)], offsets[: len(pairs)]
+
+    def run(arrays: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
+        scores = arrays[0][:, -len(pairs) :].astype(np.float32)
+        with np.errstate(over="ignore"):
+            ratio = np.clip(1 / (1 + np.exp(scores * slopes + offsets)), np.float32(1e-7), np.float32(1 - 1e-7))
+        r = np.zeros((len(scores), classes, classes), np.float32)
+        r[:, first, second], r[:, second, first] = ratio, 1 - ratio
+        q = -r * r.transpose(0, 2, 1)
+        diagonal = np.arange(classes)
+        q[:, diagonal, diagonal] = (r * r).sum(1)
+        p = np.full((len(scores), classes), 1 / classes, np.float32)
+        rows = np.arange(len(scores))
+        for _ in range(max(100, classes)):
+            qp = np.einsum("nij,nj->ni", q[rows], p[rows])
+            level = (p[rows] * qp).sum(1)
+            on = np.abs(qp - level[:, None]).max(1, initial=0) >= 0.005 / classes
+            rows, qp, level = rows[on], qp[on], level[on]
+            if not rows.size:
+                break
+            for t in range(classes):
+                step = (level - qp[:, t]) / q[rows, t, t]
+                p[rows, t] += step
+                level = (level + step * (step * q[rows, t, t] + 2 * qp[:, t])) / (1 + step) ** 2
+                qp = (qp + step[:, None] * q[rows, t]) / (1 + step[:, None])
+                p[rows] /= 1 + step[:, None]
+        return [p]
+
+    return run
+
+
+# operators of the host that are written here: the reference does not have them, or differs from onnxruntime
+OWN: dict[str, Callable[[onnx.NodeProto], Run]] = {
+    "ZipMap": zipped, "CategoryMapper": category_mapper, COUPLING: coupled,
+}  # fmt: skip
 
 
 def by_onnxruntime(node: onnx.NodeProto, opsets: Mapping[str, int], ir_version: int) -> Run:

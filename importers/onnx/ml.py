@@ -81,16 +81,32 @@ def linear_regressor(node: OnnxNode) -> Value:
     y = node.add("matmul", x, node.constant(weights))
     if (bias := floats(node, "intercepts")) is not None:
         y = node.add("add", y, node.constant(bias))
-    return _transformed(node, y)
+    return transformed(node, y, node.attr("post_transform", "NONE"))
 
 
-def _transformed(node: OnnxNode, y: Value) -> Value:
-    kind = node.choice("post_transform", "NONE", "SOFTMAX", "LOGISTIC", "SOFTMAX_ZERO", "PROBIT")
-    if kind in ("SOFTMAX_ZERO", "PROBIT"):
-        raise node.unsupported(f"post_transform={kind}")
-    if kind == "NONE":
-        return y
-    return node.add("sigmoid", y) if kind == "LOGISTIC" else node.add("softmax", y, axis=1)
+def transformed(node: OnnxNode, y: Value, kind: str) -> Value:
+    """`post_transform` of scores [rows, classes]. SOFTMAX_ZERO: as SOFTMAX, of the scores that are not zero.
+
+    Raises:
+        UnsupportedOpError: PROBIT, or an unknown one.
+    """
+    match kind:
+        case "NONE":
+            return y
+        case "LOGISTIC":
+            return node.add("sigmoid", y)
+        case "SOFTMAX":
+            return node.add("softmax", y, axis=1)
+        case "SOFTMAX_ZERO":
+            top = node.add("reduce_max", y, axes=(1,), keepdims=True)
+            counts = node.add("greater", node.add("abs", y), node.constant(1e-7, y))
+            zero = node.constant(0, y)
+            power = node.add("where", counts, node.add("exp", node.add("sub", y, top)), zero)
+            total = node.add("reduce_sum", power, axes=(1,), keepdims=True)
+            none = node.add("equal", total, zero)
+            return node.add("div", power, node.add("where", none, node.constant(1, y), total))
+        case _:
+            raise node.unsupported(f"post_transform={kind}")
 
 
 @onnx_op("LabelEncoder", domain=ML, since=2)
@@ -215,7 +231,7 @@ def tree_ensemble_regressor(node: OnnxNode) -> Value:
     y = _aggregated(node, leaf, table, present, node.attr("aggregate_function", "SUM"), x)
     if (base := floats(node, "base_values")) is not None:
         y = node.add("add", y, node.constant(base))
-    return _transformed(node, y)
+    return transformed(node, y, node.attr("post_transform", "NONE"))
 
 
 def classic_forest(node: OnnxNode) -> tuple[Forest, list[int], dict[tuple[int, int], int]]:
@@ -280,9 +296,10 @@ def tree_ensemble(node: OnnxNode) -> Value:
     how = ("AVERAGE", "SUM", "MIN", "MAX")[node.attr("aggregate_function", 1)]
     y = _aggregated(node, forest.leaves(node, x, roots), worth, present, how, x)
     post = node.attr("post_transform", 0)
-    if post not in (0, 1, 2):
+    names = {0: "NONE", 1: "SOFTMAX", 2: "LOGISTIC", 3: "SOFTMAX_ZERO"}
+    if post not in names:
         raise node.unsupported(f"post_transform={post}")
-    return y if post == 0 else node.add("sigmoid", y) if post == 2 else node.add("softmax", y, axis=1)
+    return transformed(node, y, names[post])
 
 
 def _sets(node: OnnxNode) -> list[list[float]]:

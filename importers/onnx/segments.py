@@ -16,7 +16,18 @@ from tensorlang.errors import ModelError, UnsupportedOpError
 from tensorlang.graph import HostStep, NativeStep, Segments, Slot
 
 from .convert import Inputs, Shapes
-from .host import ALWAYS, ONNXRUNTIME, REFERENCE, STRING, Run, by_onnxruntime, by_reference, captured_names, zipped
+from .host import (
+    ALWAYS,
+    COUPLING,
+    ONNXRUNTIME,
+    OWN,
+    REFERENCE,
+    STRING,
+    Run,
+    by_onnxruntime,
+    by_reference,
+    captured_names,
+)
 from .node import node_label
 from .reader import all_nodes, opset_versions
 from .registry import canonical_domain
@@ -130,8 +141,8 @@ class _Splitter:
         run: Run | None
         if engine == ONNXRUNTIME:
             run = by_onnxruntime(node, self.opsets, self.model.ir_version)
-        elif node.op_type == "ZipMap":
-            run = zipped(node)
+        elif node.op_type in OWN:
+            run = OWN[node.op_type](node)
         else:
             run = by_reference(node, self.opsets)
         if run is None:
@@ -287,6 +298,8 @@ def _with_numbered_labels(model: onnx.ModelProto) -> onnx.ModelProto:
     for node in model.graph.node:
         texts = [a for a in node.attribute if a.name == "classlabels_strings" and len(a.strings)]
         nodes.append(node)
+        if node.domain == "ai.onnx.ml" and node.op_type == "SVMClassifier":
+            nodes += _with_coupling(node)
         if node.domain != "ai.onnx.ml" or node.op_type not in _NUMBERED or not texts:
             continue
         labels = list(texts[0].strings)
@@ -305,6 +318,25 @@ def _with_numbered_labels(model: onnx.ModelProto) -> onnx.ModelProto:
     del model.graph.node[:]
     model.graph.node.extend(copies)
     return model
+
+
+def _with_coupling(node: onnx.NodeProto) -> list[onnx.NodeProto]:
+    """The host's step from a support vector classifier's scores of pairs to probabilities; the node then gives the scores."""
+    found = {a.name: a for a in node.attribute}
+    asked = [found[name] for name in ("prob_a", "prob_b") if name in found and len(found[name].floats)]
+    vectors = "vectors_per_class" in found and sum(found["vectors_per_class"].ints)
+    if len(asked) != 2 or not vectors or len(node.output) != 2 or not node.output[1]:
+        return []
+    if found.get("post_transform") is not None and found["post_transform"].s not in (b"", b"NONE"):
+        return []
+    classes = len(found["vectors_per_class"].ints)
+    scores = f"{node.output[1]}#pairs"
+    step = helper.make_node(COUPLING, [scores], [node.output[1]], f"{node_label(node)}.probabilities", domain="tensorlang")
+    step.attribute.extend([*asked, helper.make_attribute("classes", classes)])
+    for attribute in asked:
+        node.attribute.remove(attribute)
+    node.output[1] = scores
+    return [step]
 
 
 def _with_shapes(model: onnx.ModelProto, shapes: Shapes) -> onnx.ModelProto:

@@ -30,8 +30,11 @@ from .tile import schedule_tile
 
 def schedule(s: Schedule, machine: Machine) -> None:
     """Apply the default rules to `s`."""
+    inline_injective(s, keep_shared=True)
+    if schedule_rows(s, machine):
+        return
     inline_injective(s)
-    if schedule_rows(s, machine) or schedule_piecewise(s, machine):
+    if schedule_piecewise(s, machine):
         return
     done: set[str] = set()
     for stage in list(s.stages):

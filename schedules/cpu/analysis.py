@@ -59,9 +59,20 @@ def has_own_axes(s: Schedule, stage: Stage, loops: tuple[Loop, ...] | None = Non
 
 
 def is_pointwise(block: Block) -> bool:
-    """Whether points of the stage write an element each, of the axes' own numbers, and read none that others write."""
-    store = store_of(block)
-    return store.indices == tuple(spatial_vars(block)) and store.buffer not in read_buffers(block)
+    """Whether points of the stage write an element each, of the axes' own numbers (in concatenations, at a distance from
+    them), and read none that others write."""
+    store, axes = store_of(block), spatial_vars(block)
+    if len(store.indices) != len(axes) or store.buffer in read_buffers(block):
+        return False
+    return all(_is_shifted(i, v, set(axes)) for i, v in zip(store.indices, axes, strict=True))
+
+
+def _is_shifted(index: Expr, var: Expr, axes: set[Expr]) -> bool:
+    """Whether `index` is `var`, or `var` and something that no axis moves."""
+    if index is var:
+        return True
+    rest = [a for a in index.args if a is not var] if index.op == "add" else []
+    return len(rest) == 1 and not free_vars(rest[0]) & axes
 
 
 def spatial_vars(block: Block) -> list[Expr]:
@@ -88,6 +99,15 @@ def step(access: Expr, var: Expr) -> str:
     return "unit" if form is not None and form[0].get(var) == 1 else "far"
 
 
+def stride(access: Expr, var: Expr) -> int | None:
+    """By how many neighbouring elements a load moves when `var` grows by one, if that is a number."""
+    if not access.args or any(var in free_vars(i) for i in access.args[:-1]):
+        return None
+    form = linear_form(access.args[-1], {var})
+    coefficient = form[0].get(var) if form is not None else None
+    return coefficient if isinstance(coefficient, int) else None
+
+
 def is_contraction(block: Block) -> bool:
     """A sum of products of two loads, each of which lacks a spatial variable that the other has."""
     reduction = reduction_of(block)
@@ -111,6 +131,14 @@ def work(block: Block) -> int | None:
 
 def worth_parallel(amount: int | None) -> bool:
     return amount is None or amount >= PARALLEL_WORK
+
+
+COSTLY = frozenset({"exp", "log", "tanh", "erf", "sin", "cos", "tan", "pow"})  # ten instructions and more
+
+
+def is_costly(block: Block) -> bool:
+    """Whether the stage computes a transcendental function."""
+    return any(n.op == "call" and n.value in COSTLY for n in walk(source_of(block)))
 
 
 def is_index_math(e: Expr) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import prod
 
 from tensorlang.ir.expr import Expr
 from tensorlang.ir.reduction import reduction_of
@@ -10,7 +11,10 @@ from tensorlang.ir.visitor import free_vars, loads, walk
 from tensorlang.schedule import Loop, Schedule, Stage
 from tensorlang.schedule.rules import Machine
 
-from .analysis import reduce_vars, source_of, step, store_of, work, worth_parallel
+from .analysis import extent, reduce_vars, source_of, spatial_vars, step, store_of, work, worth_parallel
+from .intrinsics import transposed_tile
+
+TURNED = ("f32", "i32", "u32")  # elements of which a register holds as many as tiles have rows
 
 
 def vector_lanes(s: Schedule, stage: Stage, machine: Machine) -> int:
@@ -28,15 +32,85 @@ def schedule_elementwise(s: Schedule, stage: Stage, machine: Machine, *, paralle
     parallel = parallel and worth_parallel(work(s.block(stage)))
     if len(axes) > 1 and _is_flat(s, stage):
         axes = [stage.fuse(*axes)]
+    lanes = vector_lanes(s, stage, machine)
+    turned = _transposed_axis(s, stage, lanes)
+    if turned is not None:
+        _tile_transposed(s, stage, axes, turned, lanes, parallel)
+        return
+    tail = _contiguous_tail(s, stage, machine) if len(axes) > 2 else 1
+    if tail > 1:
+        axes = [*axes[:-tail], stage.fuse(*axes[-tail:])]
     rows: Loop | None = None
     if len(axes) > 1:
         rows = stage.fuse(*axes[:-1]) if len(axes) > 2 else axes[0]
     last = axes[-1]
-    outer = _vectorize(s, stage, last, vector_lanes(s, stage, machine))
+    outer = _vectorize(s, stage, last, lanes)
     if parallel:
         target = rows if rows is not None and not _is_one(s, rows) else outer
         if target is not None:
             stage.parallel(target)
+
+
+def _contiguous_tail(s: Schedule, stage: Stage, machine: Machine) -> int:
+    """How many trailing axes are one line of neighbouring elements in every tensor that runs along any of them: concatenation
+    of channels, their scale and bias. Enough leading points are left to share out between threads."""
+    block = s.block(stage)
+    axes, store = spatial_vars(block), store_of(block)
+    sizes = [extent(block, v) for v in axes]
+    best = 1
+    for count in range(2, len(axes)):
+        around, tail = sizes[:-count], axes[-count:]
+        if any(n is None for n in sizes) or prod(n or 1 for n in around) < 4 * machine.threads:
+            break
+        if store.indices[-count:] != tuple(tail) or any(n in tail for n in _outside_loads(source_of(block))):
+            break
+        for e in loads(source_of(block)):
+            used = [i for i in e.args if any(v in free_vars(i) for v in tail)]
+            whole = e.args[-count:] == tuple(tail) and e.value.shape[1 - count :] == store.buffer.shape[1 - count :]
+            if used and not (whole and len(used) == count):
+                return best
+        best = count
+    return best
+
+
+def _transposed_axis(s: Schedule, stage: Stage, lanes: int) -> int | None:
+    """Which axis but the last runs through a tensor's neighbouring elements, while the last one strides over its lines: both
+    long enough for tiles of `lanes` by `lanes` elements, in which every line that is fetched is read to its end."""
+    block = s.block(stage)
+    axes = spatial_vars(block)
+    if len(axes) < 2 or len(axes) != len(list(stage.axis)) or not _vectorizable(s, stage):
+        return None
+    sizes = [extent(block, v) for v in axes]
+    far = [e for e in loads(source_of(block)) if step(e, axes[-1]) == "far"]
+    for n in range(len(axes) - 1):
+        long = all(size is None or size >= lanes for size in (sizes[n], sizes[-1]))
+        if long and any(step(e, axes[n]) == "unit" for e in far):
+            return n
+    return None
+
+
+def _tile_transposed(s: Schedule, stage: Stage, axes: list[Loop], turned: int, lanes: int, parallel: bool) -> None:
+    """Tiles of `lanes` by `lanes` elements: strided loads find the lines of a tile in the first-level cache.
+
+        for i: for j: y[i, j] = x[j, i]
+    ->  parallel for i_o: for j_o: for i_i in lanes: vector y[i, j] = x[j, i]
+
+    A tile that is only moved is turned in registers: sixteen loads and stores instead of as many of sixteen scattered elements.
+    """
+    *outer, last = axes
+    row = outer.pop(turned)
+    moved = source_of(s.block(stage)).op == "load" and store_of(s.block(stage)).buffer.dtype.name in TURNED
+    whole = moved and all((size := _extent(s, loop)) is not None and size >= lanes for loop in (row, last))
+    tail = "shift_inwards" if whole else "guard"
+    row_o, row_i = stage.split(row, lanes, tail=tail)
+    last_o, lane = stage.split(last, lanes, tail=tail)
+    stage.reorder(*outer, row_o, last_o, row_i, lane)
+    if whole:
+        stage.tensorize(row_i, transposed_tile(lanes, store_of(s.block(stage)).buffer.dtype.name), fallback=True)
+    else:
+        stage.vectorize(lane)
+    if parallel:
+        stage.parallel(stage.fuse(*outer, row_o) if outer else row_o)
 
 
 def schedule_points(s: Schedule, stage: Stage, machine: Machine) -> None:

@@ -9,6 +9,7 @@ from tensorlang.schedule import Schedule
 
 from .analysis import (
     is_contraction,
+    is_costly,
     is_index_math,
     is_plain,
     is_reduction,
@@ -20,8 +21,11 @@ from .analysis import (
 )
 
 
-def inline_injective(s: Schedule) -> None:
-    """Inline every injective stage but outputs, and what a windowed or contracting reader would recompute."""
+def inline_injective(s: Schedule, keep_shared: bool = False) -> None:
+    """Inline every injective stage but outputs, and what a windowed or contracting reader would recompute.
+
+    With `keep_shared`, also not what is costly (powers) and read by several stages: along rows it stays in the nearest cache.
+    """
     for stage in list(s.stages):
         block = s.block(stage)
         if not is_plain(s, block):
@@ -31,6 +35,8 @@ def inline_injective(s: Schedule) -> None:
             continue
         readers = readers_of(s, buffer)
         plain = all(is_plain(s, reader) for reader in readers)
+        if keep_shared and len(readers) > 1 and is_costly(block):
+            continue
         if readers and plain and all(_may_inline(block, reader) for reader in readers):
             stage.compute_inline()
 

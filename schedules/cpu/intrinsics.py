@@ -1,6 +1,7 @@
 """Tensor intrinsics of CPUs, by name, for `stage.tensorize(loop, "x86.vnni_dot4")`. Importing this module registers them.
 
 name                  meaning                                                       needs
+transposed_N_TYPE   c TYPE[N, N] = a TYPE[N, N] transposed, in registers
 x86.fma_tile_RxC      c f32[R, C] += a f32[R, K] b f32[K, C]; c in registers         avx512f
 x86.vnni_dot4         c i32[16] += a u8[4] . b i8[16, 4]                            avx512vnni
 x86.amx_i8            c i32[16, 16] += a i8[16, 64] . b i8[16, 16, 4]               amx-int8
@@ -20,6 +21,24 @@ from functools import cache
 from tensorlang import te
 from tensorlang.ir.tensor_intrin import TensorIntrin
 from tensorlang.te import instructions as hw
+
+# -- every machine ------------------------------------------------------------------------------------------------------
+
+
+@cache
+def transposed_tile(size: int, kind: str = "f32") -> TensorIntrin:
+    """A square of `size` by `size` elements, turned in registers: whole vectors are read and written."""
+    dtype = getattr(te, kind)
+
+    @te.compute
+    def tile(a: dtype[size, size]):
+        return te.compute((size, size), lambda i, j: a[j, i], name="c")
+
+    def body(c, c_stride0, a, a_stride0):
+        hw.transpose_tile(c, c_stride0, a, a_stride0, size)
+
+    return te.tensor_intrin(tile, body, name=f"transposed_{size}_{kind}")
+
 
 # -- x86: AVX-512 -------------------------------------------------------------------------------------------------------
 

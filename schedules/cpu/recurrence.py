@@ -16,6 +16,8 @@ from tensorlang.schedule.rules import Machine
 from .analysis import spatial_vars, work, worth_parallel
 from .elementwise import vector_lanes
 
+PANEL = 8  # vectors of lines that go through a step together
+
 
 def time_axes(block: Block) -> list[int]:
     """Numbers of the axes along which the block reads its own tensor elsewhere than it writes it; empty where it does not."""
@@ -38,8 +40,13 @@ def schedule_recurrence(s: Schedule, stage: Stage, machine: Machine) -> None:
         return
     lanes = vector_lanes(s, stage, machine)
     around, lane = stage.split(lines[-1], lanes)
+    size, inner = s.extent(around), [lane]
+    if size.op == "const" and size.value % PANEL == 0 and size.value >= PANEL * machine.threads and not moving & {axes[-1]}:
+        # What follows in memory belongs to the next lines: each step goes through some cache lines in a row.
+        around, vectors = stage.split(around, PANEL)
+        inner.insert(0, vectors)
     outer = [*lines[:-1], around]
-    stage.reorder(*outer, *steps, lane)
+    stage.reorder(*outer, *steps, *inner)
     stage.vectorize(lane)
     if worth_parallel(work(block)):
         stage.parallel(stage.fuse(*outer) if len(outer) > 1 else outer[0])

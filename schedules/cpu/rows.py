@@ -19,6 +19,7 @@ from .analysis import (
     spatial_vars,
     step,
     store_of,
+    stride,
     work,
     worth_parallel,
 )
@@ -29,7 +30,8 @@ def schedule_rows(s: Schedule, machine: Machine) -> bool:
     stages = s.stages
     if any(not is_plain(s, s.block(st)) for st in stages):
         return False
-    if any(not is_reduction(s.block(st)) for st in stages[:-1]):
+    shared = [st for st in stages[:-1] if not is_reduction(s.block(st))]
+    if not all(_is_shared(s, st) for st in shared):
         return False
     if any(store_of(s.block(st)).buffer in s.func.params for st in stages[:-1]):
         return False  # an output cannot shrink to a row
@@ -44,15 +46,18 @@ def schedule_rows(s: Schedule, machine: Machine) -> bool:
         output = s[last.name]
     else:
         output = stages[-1]
-    row_count = _row_axes(s, output, [store_of(s.block(r)).buffer for r in reductions])
+    row_count = _row_axes(s, output, [store_of(s.block(r)).buffer for r in reductions], {st.name for st in shared})
     if row_count is None:
         return False
     axes = list(output.axis)
     row = _outer_loop(output, axes[:row_count])
     if row is None:
-        return _whole(s, reductions, output, machine)
-    for stage in reversed(reductions):
+        return _whole(s, reductions, [*shared, output], machine)
+    inner_stages = [st for st in s.stages if st.name != output.name]
+    for stage in reversed(inner_stages):
         stage.compute_at(output, row)
+    for stage in shared:
+        _vectorize_last(s, stage, stage.axis[-1], machine)
     for stage in reductions:
         if stage.reduce_axis:
             _partial(s, stage, stage.reduce_axis[-1], machine)
@@ -63,29 +68,46 @@ def schedule_rows(s: Schedule, machine: Machine) -> bool:
     return True
 
 
-def _whole(s: Schedule, reductions: list[Stage], output: Stage, machine: Machine) -> bool:
+def _whole(s: Schedule, reductions: list[Stage], others: list[Stage], machine: Machine) -> bool:
     """No row axes: everything is reduced to one element; partial results per lane, serially."""
     for stage in reductions:
         if stage.reduce_axis:
             _partial(s, stage, stage.reduce_axis[-1], machine)
-    if output.axis:
-        _vectorize_last(s, output, output.axis[-1], machine)
+    for stage in others:
+        if stage.axis:
+            _vectorize_last(s, stage, stage.axis[-1], machine)
+    return True
+
+
+def _is_shared(s: Schedule, stage: Stage) -> bool:
+    """Whether an injective stage is one value per element of a row: it and its readers run along the row's last axis."""
+    block = s.block(stage)
+    buffer, last = store_of(block).buffer, spatial_vars(block)[-1:]
+    if not last or any(step(e, last[0]) == "far" for e in loads(source_of(block))):
+        return False
+    for reader in readers_of(s, buffer):
+        along = (reduce_vars(reader) if is_reduction(reader) else spatial_vars(reader))[-1:]
+        if not along or any(step(e, along[0]) != "unit" for e in loads(source_of(reader)) if e.value is buffer):
+            return False
     return True
 
 
 def _along_row(block: Block) -> bool:
-    """The innermost reduction variable moves to the next element in some load, and no spatial variable does."""
+    """The innermost reduction variable moves to the next element in some load, and no spatial variable does, or to the one
+    after it."""
     if is_contraction(block) or not reduce_vars(block):
         return False
     innermost = reduce_vars(block)[-1]
     moving = [e for e in loads(source_of(block)) if step(e, innermost) != "still"]
     if not moving or any(step(e, innermost) != "unit" for e in moving):
         return False
-    return all(step(e, v) != "unit" for e in moving for v in spatial_vars(block) if extent(block, v) != 1)
+    # Windows one or two elements apart are vectors along that axis.
+    return all(stride(e, v) not in (1, 2) for e in moving for v in spatial_vars(block) if extent(block, v) != 1)
 
 
-def _row_axes(s: Schedule, output: Stage, buffers: list[Buffer]) -> int | None:
-    """How many leading axes of `output` select the row, or None if its reads of the reductions do not fit that."""
+def _row_axes(s: Schedule, output: Stage, buffers: list[Buffer], shared: set[str]) -> int | None:
+    """How many leading axes of `output` select the row, or None if its reads of the reductions do not fit that. Stages named
+    `shared` may read them too."""
     block = s.block(output)
     own = spatial_vars(block)
     used: set[int] = set()
@@ -104,7 +126,7 @@ def _row_axes(s: Schedule, output: Stage, buffers: list[Buffer]) -> int | None:
         if n not in used and extent(block, own[n]) != 1:
             return None
     for buffer in buffers:
-        if any(r.name != output.name and not is_reduction(r) for r in readers_of(s, buffer)):
+        if any(r.name not in (output.name, *shared) and not is_reduction(r) for r in readers_of(s, buffer)):
             return None
     return count
 

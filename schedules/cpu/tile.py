@@ -31,6 +31,7 @@ from .analysis import (
     spatial_vars,
     step,
     store_of,
+    stride,
     work,
     worth_parallel,
 )
@@ -60,7 +61,7 @@ def schedule_tile(s: Schedule, stage: Stage, machine: Machine, before: Collectio
     loops = list(output.axis)
     column = loops[-1]
     width = tile.vectors * tile.lanes
-    column_o, column_i = output.split(column, width) if tile.lanes > 1 else (column, None)
+    column_o, column_i = (column, None) if tile.lanes == 1 else output.split(column, width, tail=_column_tail(block, width))
     row_o: Loop | None = None
     inner: list[Loop] = []
     outer = loops[:-1]
@@ -104,6 +105,14 @@ def schedule_tile(s: Schedule, stage: Stage, machine: Machine, before: Collectio
     if worth_parallel(amount):
         output.parallel(at)
     return done
+
+
+def _column_tail(block: Block, width: int) -> str:
+    """Masked loads that skip elements are element by element: where there are any, the last vectors begin earlier instead."""
+    column = spatial_vars(block)[-1]
+    size = extent(block, column)
+    skips = any(step(e, column) == "far" and (stride(e, column) or 0) > 1 for e in loads(source_of(block)))
+    return "shift_inwards" if skips and size is not None and size >= width and not is_contraction(block) else "guard"
 
 
 def _split_band(s: Schedule, inputs: list[Stage], output: Stage, outer: list[Loop], machine: Machine) -> list[Loop]:
@@ -304,7 +313,7 @@ def choose_tile(block: Block, machine: Machine, steps: int | None = None) -> Til
     lanes = machine.lanes(4)
     columns = extent(block, column)
     source = loads(source_of(block))
-    if all(step(e, column) != "unit" for e in source) and not is_contraction(block):
+    if all(step(e, column) != "unit" and stride(e, column) != 2 for e in source) and not is_contraction(block):
         lanes = 1
     if columns is not None and columns < lanes // 2:
         lanes = 1

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from tensorlang.codegen.cuda.emit import HEADER, SHARED_BYTES, emit_cuda_kernel
-from tensorlang.codegen.cuda.ptx import INSTALL, compile_ptx, launch_names
+from tensorlang.codegen.cuda.ptx import CAPABILITY, INSTALL, compile_ptx, launch_names
+from tensorlang.codegen.cuda.ptxas import assemble
 from tensorlang.codegen.emit import EmittedKernel
 from tensorlang.codegen.grid import GridKernel, grid_of
 from tensorlang.codegen.target import Function, Need, Passes, Target
@@ -32,7 +33,7 @@ class Cuda(Target):
     memory = "cuda"
     language = "python"
     schedules = "cuda"
-    inspects = ("ptx",)
+    inspects = ("ptx", "ptxas")
     graph_compiler = "tensorlang.graph.device:compile_device"
     graph_runner = "tensorlang.runtime.cuda:CudaRunner"
 
@@ -78,9 +79,12 @@ class Cuda(Target):
         return {k.name: _function(device, functions, k) for k in kernels}
 
     def inspect(self, source: str, what: str, settings: Settings) -> str:
-        if what != "ptx":
+        """ "ptx": the text of all functions. "ptxas": a line for each function: registers, shared memory, stack, spills (needs
+        NVIDIA's assembler; no GPU)."""
+        if what not in self.inspects:
             return super().inspect(source, what, settings)
-        return "\n".join(json.loads(self.build(source, settings)).values())
+        code = json.loads(self.build(source, settings))
+        return "\n".join(code.values() if what == "ptx" else map(str, assemble(code, CAPABILITY)))
 
 
 target = Cuda()

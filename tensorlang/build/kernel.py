@@ -79,6 +79,15 @@ class Kernel:
     def llvm_ir(self) -> str:
         return self.target.inspect(self.source, "llvm", self.settings)
 
+    def inspect(self, what: str) -> str:
+        """A later form of the text, one of `target.inspects`: "asm" and "llvm" of the CPU, "ptx" and "ptxas" (registers,
+        shared memory and spills of each function) of CUDA.
+
+        Raises:
+            BuildError: the target has none, or a program that makes it is missing.
+        """
+        return self.target.inspect(self.source, what, self.settings)
+
     @property
     def proof(self) -> tuple[ProofEntry, ...]:
         """What is known of every schedule step: proved, or unknown."""

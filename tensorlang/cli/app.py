@@ -26,7 +26,11 @@ ModelFile = Annotated[
 ]
 Shapes = Annotated[
     list[str] | None,
-    typer.Option("--shapes", metavar="NAME=SIZE,...", help="Fix dimensions or inputs: batch=1,x=1x3x224x224."),
+    typer.Option(
+        "--shapes",
+        metavar="NAME=SIZE,...",
+        help="Fix dimensions or inputs: batch=1,x=1x3x224x224; batch=1+8 adds programs for these sizes.",
+    ),
 ]
 Inputs = Annotated[
     list[str] | None,

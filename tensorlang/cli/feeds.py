@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 RANDOM = "random"
-Shapes = dict[str, "int | tuple[int, ...]"]
+Shapes = dict[str, "int | frozenset[int] | tuple[int | frozenset[int], ...]"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,8 @@ class FeedSpec:
 
 
 def parse_shapes(texts: Iterable[str]) -> Shapes:
-    """`["batch=1,seq=128", "image=1x3x224x224"]` -> `{"batch": 1, "seq": 128, "image": (1, 3, 224, 224)}`.
+    """`["batch=1,seq=128", "image=1x3x224x224"]` -> `{"batch": 1, "seq": 128, "image": (1, 3, 224, 224)}`, and several
+    sizes `["batch=1+8"]` -> `{"batch": {1, 8}}`.
 
     Raises:
         typer.BadParameter: not NAME=SIZE, a size below 0, or a name twice.
@@ -57,8 +58,8 @@ def parse_shapes(texts: Iterable[str]) -> Shapes:
             raise typer.BadParameter(f"{item!r}: write NAME=SIZE, such as batch=1 or image=1x3x224x224")
         if name in shapes:
             raise typer.BadParameter(f"{name!r} is given twice")
-        shape = _sizes(sizes, item)
-        shapes[name] = shape[0] if len(shape) == 1 and "x" not in sizes else shape
+        shape = tuple(_several(size, item) for size in sizes.split("x"))
+        shapes[name] = shape[0] if len(shape) == 1 else shape
     return shapes
 
 
@@ -81,6 +82,12 @@ def parse_feed(text: str) -> FeedSpec:
     if not Path(source).is_file():
         raise typer.BadParameter(f"{text!r}: no file {source}")
     return FeedSpec(name or None, source)
+
+
+def _several(text: str, item: str) -> int | frozenset[int]:
+    """`"8"` is a size, `"1+8"` are several."""
+    found = [_sizes(size, item)[0] for size in text.split("+")]
+    return found[0] if len(found) == 1 else frozenset(found)
 
 
 def _sizes(text: str, item: str) -> tuple[int, ...]:

@@ -14,11 +14,12 @@ from __future__ import annotations
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 
+from tensorlang.codegen.barriers import is_barrier, place_barriers, read, written
 from tensorlang.codegen.emit import EmittedKernel, Emitter
 from tensorlang.errors import BuildError
 from tensorlang.ir.buffer import Buffer
 from tensorlang.ir.expr import Expr, const
-from tensorlang.ir.stmt import Allocate, For, If, MultiStore, PrimFunc, Seq, Stmt, Store
+from tensorlang.ir.stmt import Allocate, For, If, PrimFunc, Seq, Stmt
 from tensorlang.ir.visitor import free_vars, loads, own_exprs, substitute, walk_stmt
 
 AXES = ("x", "y", "z")
@@ -65,7 +66,7 @@ class GridEmitter(Emitter):
         super().__init__(func, name)
         self.threads = [1, 1, 1]
         self.shared = 0
-        self.written = _written(func.body)
+        self.written = written(func.body)
         self.private: set[Buffer] = set()  # arrays of a block of which every thread has its own
 
     # -- the language ----------------------------------------------------------------------------------------------
@@ -130,6 +131,7 @@ class GridEmitter(Emitter):
         return GridKernel(self.name, text, tuple(params), space, (), tuple(launches), outputs, sizes)
 
     def _launch(self, nest: Stmt, function: str) -> tuple[Launch, str]:
+        nest = place_barriers(nest, self.private)
         self.lines, self.prologue, self.shared = [], [], 0
         self.threads = self._most_threads(nest)
         blocks: list[Expr] = [const(1)] * 3
@@ -183,7 +185,10 @@ class GridEmitter(Emitter):
         """A statement that all threads of a block reach."""
         self._announce(s, depth)
         if isinstance(s, Seq):
-            self._sequence(s, depth)
+            for c in s.stmts:
+                self._together(c, depth)
+        elif is_barrier(s):
+            self.barrier(depth)
         elif axis_of(s, "threadIdx") is not None:
             self._threads(s, depth)
         elif isinstance(s, Allocate):
@@ -196,9 +201,13 @@ class GridEmitter(Emitter):
             self.scope.append(s.var)
             self._together(s.body, depth + 1)
             self.scope.pop()
-            self.barrier(depth + 1)
             self.close(depth)
         elif isinstance(s, If):
+            if changed := {a.value for a in loads(s.cond)} & written(s):
+                raise BuildError(
+                    f"{self.func.name}: what a block does depends on {min(b.name for b in changed)}, which it changes in "
+                    "between: some threads would see the old value and some the new, and wait for each other forever"
+                )
             self.open_if(self.expr(s.cond), depth)
             self._together(s.then, depth + 1)
             if s.else_ is not None:
@@ -207,19 +216,6 @@ class GridEmitter(Emitter):
             self.close(depth)
         else:
             raise BuildError(f"{self.func.name}: {type(s).__name__} cannot be emitted; lower the function first")
-
-    def _sequence(self, s: Seq, depth: int) -> None:
-        open_writes: set[Buffer] = set()
-        open_reads: set[Buffer] = set()
-        for c in s.stmts:
-            writes, reads = _written(c) - self.private, _read(c) - self.private
-            if writes & (open_reads | open_writes) or reads & open_writes:
-                if any(n > 1 for n in self.threads):
-                    self.barrier(depth)
-                open_writes, open_reads = set(), set()
-            open_writes |= writes
-            open_reads |= reads
-            self._together(c, depth)
 
     def _share(self, buffer: Buffer) -> None:
         size = buffer.shape[0]
@@ -325,15 +321,6 @@ def _flat(s: Stmt) -> Iterator[Stmt]:
         yield s
 
 
-def _written(s: Stmt) -> set[Buffer]:
-    stores = [t for c in walk_stmt(s) for t in (c.stores if isinstance(c, MultiStore) else (c,)) if isinstance(t, Store)]
-    return {t.buffer for t in stores}
-
-
-def _read(s: Stmt) -> set[Buffer]:
-    return {a.value for c in walk_stmt(s) for e in own_exprs(c) for a in loads(e)}
-
-
 def _mentioned(s: Stmt) -> set[object]:
     variables = {v for c in walk_stmt(s) for e in own_exprs(c) for v in free_vars(e)}
-    return {*_written(s), *_read(s), *variables}
+    return {*written(s), *read(s), *variables}

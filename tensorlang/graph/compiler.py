@@ -20,6 +20,7 @@ from tensorlang.graph.ir import Graph
 from tensorlang.graph.passes import Group, Options, fuse, optimize
 from tensorlang.graph.passes.storage import without_narrow
 from tensorlang.graph.program import Program, emit_program
+from tensorlang.graph.program.storage import Weights
 from tensorlang.ir.stmt import PrimFunc
 from tensorlang.runtime.artifact import FORMAT, Artifact
 
@@ -60,8 +61,11 @@ class Clock:
         return run
 
 
-def compile_graph(graph: Graph, target: Target, settings: Settings) -> Artifact:
+def compile_graph(graph: Graph, target: Target, settings: Settings, weights: Weights | None = None) -> Artifact:
     """Compile `graph` to one native program: the graph compiler of target "cpu".
+
+    Args:
+        weights: the block that it shares with programs compiled before (`graph.buckets`).
 
     Returns:
         The build; its report tells the CPU seconds of each phase.
@@ -80,7 +84,8 @@ def compile_graph(graph: Graph, target: Target, settings: Settings) -> Artifact:
     with clock.phase("fuse"):
         groups = fuse(optimised)
     with clock.phase("plan and emit"):
-        program = emit_program(optimised, groups, _lower(target, settings, clock), clock.timed("prepare weights", prepare))
+        weigh = clock.timed("prepare weights", prepare)
+        program = emit_program(optimised, groups, _lower(target, settings, clock), weigh, weights=weights)
     host = target.cpu
     libraries: dict[str, bytes] = {}
     if settings.jit:
@@ -102,7 +107,7 @@ def compile_graph(graph: Graph, target: Target, settings: Settings) -> Artifact:
 
 def options_for(cpu: Target, settings: Settings) -> Options:
     """How graphs are optimised for a machine: bytes are multiplied as bytes where an instruction does so."""
-    return Options(integers=cpu.has("avx512vnni"), winograd=settings.winograd)
+    return Options(integers=cpu.has("avx512vnni"), winograd=settings.winograd, lanes=cpu.machine(1).lanes(4))
 
 
 def as_declared(manifest: dict[str, Any], graph: Graph) -> dict[str, Any]:

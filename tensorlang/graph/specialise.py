@@ -59,7 +59,8 @@ def fixed_sizes(graph: Graph, shapes: Shapes) -> dict[Expr, Expr]:
         if size is None or isinstance(size, str):
             return
         if not isinstance(size, int | np.integer) or isinstance(size, bool) or size < 0:
-            raise InputError(f"shapes: {what} is {size!r}; a size is an integer >= 0")
+            hint = f"; several sizes are a set: {set(size)}" if isinstance(size, list | tuple) and size else ""
+            raise InputError(f"shapes: {what} is {size!r}; a size is an integer >= 0{hint}")
         known = substitute(dim, sizes)
         if known.op == "var":
             sizes[known] = const(int(size))
@@ -67,10 +68,10 @@ def fixed_sizes(graph: Graph, shapes: Shapes) -> dict[Expr, Expr]:
             raise InputError(f"shapes: {what} is {size}, but it must be {known.value}")
 
     for name, size in shapes.items():
-        if name in graph.dims and not isinstance(size, Sequence):
+        if name in graph.dims and (name not in inputs or not isinstance(size, Sequence)):
             fix(graph.dims[name], size, name)
     for name, value in inputs.items():
-        if name not in shapes or (name in graph.dims and not isinstance(shapes[name], Sequence)):
+        if name not in shapes or (name in graph.dims and not isinstance(shapes[name], Sequence)):  # a dimension's name too
             continue
         shape = shapes[name]
         if not isinstance(shape, Sequence) or len(shape) != len(value.shape):

@@ -41,6 +41,7 @@ from tensorlang.ir.tensor_parts import OLD, part_program, strides_of, tile_view
 from tensorlang.ir.visitor import free_vars, substitute
 
 OnAccess = Callable[[str, Buffer, tuple[int, ...], Mapping[Expr, int]], None]
+OnBarrier = Callable[[str], None]
 
 ORDERS = ("ascending", "reversed", "shuffled")
 _COMPILED: WeakKeyDictionary[PrimFunc, dict[Variant, tuple[Callable[..., None], list[Site]]]] = WeakKeyDictionary()
@@ -58,6 +59,7 @@ def run(
     order: str = "ascending",
     seed: int = 0,
     on_access: OnAccess | None = None,
+    on_barrier: OnBarrier | None = None,
 ) -> None:
     """Execute `func`.
 
@@ -69,6 +71,8 @@ def run(
         order: in which order parallel and vectorized loops run: "ascending", "reversed" or "shuffled" (by `seed`).
         on_access: called before every access as `on_access("read" | "write", buffer, indices, env)`; `env` holds the
             values of the loop and block variables around it.
+        on_barrier: called at every barrier of a grid's program, with "barrier" or "launch". Threads run one after the other,
+            from barrier to barrier: whoever wants to know whether another order could matter asks `ir.races`.
 
     Raises:
         InputError: arrays do not fit the parameters.
@@ -88,6 +92,7 @@ def run(
         variants[variant] = _compile(func, variant)
     function, sites = variants[variant]
     runtime = _Runtime(func, sites, variant, order, seed, on_access)
+    runtime.on_barrier = on_barrier
     with np.errstate(all="ignore"):
         try:
             function(runtime, *arrays, *(sizes[v] for v in func.size_vars))
@@ -176,6 +181,7 @@ class _Runtime:
 
     def __init__(self, func: PrimFunc, sites: list[Site], variant: Variant, order: str, seed: int, on_access: OnAccess | None):
         self.func, self.sites, self.variant, self.on_access = func, sites, variant, on_access
+        self.on_barrier: OnBarrier | None = None
         self.rng = random.Random(seed) if order == "shuffled" else None
 
     def order(self, n: int) -> Sequence[int]:
@@ -193,6 +199,10 @@ class _Runtime:
         at = self.sites[site]
         if self.on_access is not None:
             self.on_access(kind, at.buffer, index, dict(zip(at.variables, env, strict=True)))
+
+    def synchronise(self, kind: str) -> None:
+        if self.on_barrier is not None:
+            self.on_barrier(kind)
 
     def fail(self, kind: str, site: int, index: tuple[int, ...], array: np.ndarray, env: tuple[int, ...]) -> None:
         at = self.sites[site]

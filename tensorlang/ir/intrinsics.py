@@ -42,6 +42,8 @@ def _right_shift(x: Any, n: Any) -> Any:
 
 
 PREFETCH = "prefetch"  # the intrinsic, and the annotation of a loop that asks for it: ((buffer, iterations ahead), ...)
+BARRIER = "barrier"  # called for its effect: the threads of a block wait for each other
+LAUNCH = "launch"  # called for its effect, between nests: all blocks are through before the next begin
 
 INTRINSICS: dict[str, Intrinsic] = {
     i.name: i

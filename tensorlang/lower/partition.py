@@ -2,6 +2,11 @@
 
 acc = alloc(local); for r in 8: if i*8 + r < M: s(r)
 ->  if i*8 + 7 < M: acc = alloc(local); for r in 8: s(r)   else: (the same, guarded)
+
+In the guarded copy, rows go around the reduction, so that each is asked for once and not in every step, and its sums stay in
+registers, which the branches of the inner loop would keep them out of:
+
+for k in K: for r in 8: if i*8 + r < M: acc[r] += f(r, k)   ->   for r in 8: if i*8 + r < M: for k in K: acc[r] += f(r, k)
 """
 
 from __future__ import annotations
@@ -9,8 +14,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tensorlang.ir.expr import Expr, and_, const, le, lt
-from tensorlang.ir.stmt import Allocate, For, If, PrimFunc, Stmt
-from tensorlang.ir.visitor import children, free_vars, rewrite_stmt, walk_stmt, with_children
+from tensorlang.ir.stmt import Allocate, For, If, PrimFunc, Stmt, Store
+from tensorlang.ir.visitor import children, free_vars, loads, own_exprs, rewrite_stmt, walk_stmt, with_children
 from tensorlang.symbolic.bounds import bounds
 from tensorlang.symbolic.simplify import simplify
 
@@ -48,7 +53,40 @@ def _split_tile(tile: Stmt, outer: dict[Expr, Expr | int]) -> Stmt:
     def drop(s: Stmt) -> Stmt | None:
         return s.then if isinstance(s, If) and s.cond in lifted else None
 
-    return If(whole, rewrite_stmt(tile, drop), tile)
+    return If(whole, rewrite_stmt(tile, drop), _rows_outside(tile))
+
+
+def _rows_outside(s: Stmt) -> Stmt:
+    """`s` with guarded rows around the loops that go over them again and again, where that changes no sum's order."""
+    parts = children(s)
+    moved = tuple(_rows_outside(c) for c in parts)
+    if any(a is not b for a, b in zip(moved, parts, strict=True)):
+        s = with_children(s, moved)
+    if not isinstance(s, For) or s.kind != "serial" or s.annotations:
+        return s
+    rows = s.body
+    if not isinstance(rows, For) or rows.kind not in ("serial", "unrolled") or rows.annotations:
+        return s
+    guards, body = [], rows.body
+    while isinstance(body, If) and body.else_ is None and s.var not in free_vars(body.cond) and not loads(body.cond):
+        guards.append(body)
+        body = body.then
+    if not guards or s.var in free_vars(rows.extent) or rows.var in free_vars(s.extent) or not _rows_apart(body, rows.var):
+        return s
+    inner: Stmt = replace(s, body=body)
+    for guard in reversed(guards):
+        inner = replace(guard, then=inner)
+    return replace(rows, body=inner)
+
+
+def _rows_apart(body: Stmt, row: Expr) -> bool:
+    """Whether iterations of different `row` touch different elements of all that `body` writes (one private buffer)."""
+    leaves = [s for s in walk_stmt(body) if not isinstance(s, For | If)]
+    if len(leaves) != 1 or not isinstance(leaves[0], Store) or leaves[0].buffer.scope != "local":
+        return False
+    store = leaves[0]
+    own = [e for s in walk_stmt(body) for top in own_exprs(s) for e in loads(top) if e.value is store.buffer]
+    return row in store.indices and all(tuple(e.args) == tuple(store.indices) for e in own)
 
 
 def _extents_fixed(inner: dict[Expr, Expr | int]) -> bool:

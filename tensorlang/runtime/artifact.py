@@ -3,6 +3,7 @@
     manifest.json   names, types, sizes, the steps of the program (see `runtime.executable`)
     program.py      the emitted Python, for people and debuggers
     model.so pool.so machine code
+    1/manifest.json 1/program.py 1/model.so 2/...   programs for particular sizes (see `runtime.buckets`)
     weights.bin     begins at a multiple of 4096 bytes in the file, so that it is mapped and not read
 """
 
@@ -42,6 +43,7 @@ class Artifact:
         weights: all constants in one block of bytes, 64-byte aligned.
         report: CPU seconds per phase of the build; empty when it was loaded.
         file: an exported library that holds both "model" and "pool", in the place of `libraries`.
+        parts: the same model compiled for particular sizes, with the same block of weights and the same "pool".
     """
 
     manifest: dict[str, Any]
@@ -50,6 +52,7 @@ class Artifact:
     weights: np.ndarray
     report: dict[str, float] = field(default_factory=dict)
     file: Path | None = None
+    parts: tuple[Artifact, ...] = ()
 
     @property
     def is_native(self) -> bool:
@@ -74,6 +77,11 @@ def write_artifact(artifact: Artifact, path: Path) -> None:
                 libraries = artifact.libraries if whole is None else {"model": whole, "pool": whole}
                 for name, code in sorted(libraries.items()):
                     archive.writestr(_entry(f"{name}.so"), code)
+                for number, part in enumerate(artifact.parts, 1):
+                    archive.writestr(_entry(f"{number}/manifest.json"), json.dumps(part.manifest))
+                    archive.writestr(_entry(f"{number}/program.py"), part.source)
+                    if "model" in part.libraries:
+                        archive.writestr(_entry(f"{number}/model.so"), part.libraries["model"])
                 entry = _entry("weights.bin")
                 big = artifact.weights.nbytes >= _BIG
                 header = _LOCAL_HEADER + len(entry.filename) + (_ZIP64_FIELD if big else 0)
@@ -107,9 +115,15 @@ def read_artifact(path: Path) -> Artifact:
             manifest = json.loads(archive.read("manifest.json"))
             if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
                 raise ArtifactError(f"{path} has another format than this version of tensorlang reads; compile it again")
-            libraries = {n[:-3]: archive.read(n) for n in archive.namelist() if n.endswith(".so")}
+            names = archive.namelist()
+            libraries = {n[:-3]: archive.read(n) for n in names if n.endswith(".so") and "/" not in n}
             weights = _map(file, archive.getinfo("weights.bin"))
-            return Artifact(manifest, archive.read("program.py").decode(), libraries, weights)
+            parts = []
+            for number in range(1, 1 + sum(n.endswith("/manifest.json") for n in names)):
+                described, source = (archive.read(f"{number}/{name}") for name in ("manifest.json", "program.py"))
+                model = {"model": archive.read(f"{number}/model.so")} if f"{number}/model.so" in names else {}
+                parts.append(Artifact(json.loads(described), source.decode(), {**libraries, **model}, weights))
+            return Artifact(manifest, archive.read("program.py").decode(), libraries, weights, parts=tuple(parts))
     except ArtifactError:
         raise
     except FileNotFoundError:

@@ -34,6 +34,14 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "cuMemFree_v2": (ctypes.c_uint64,),
     "cuMemcpyHtoDAsync_v2": (ctypes.c_uint64, ctypes.c_void_p, _Size, _Handle),
     "cuMemcpyDtoHAsync_v2": (ctypes.c_void_p, ctypes.c_uint64, _Size, _Handle),
+    "cuMemcpyDtoDAsync_v2": (ctypes.c_uint64, ctypes.c_uint64, _Size, _Handle),
+    "cuDeviceGetAttribute": (ctypes.c_void_p, ctypes.c_int, ctypes.c_int),
+    "cuDriverGetVersion": (ctypes.c_void_p,),
+    "cuEventCreate": (ctypes.c_void_p, _Word),
+    "cuEventRecord": (_Handle, _Handle),
+    "cuEventSynchronize": (_Handle,),
+    "cuEventElapsedTime": (ctypes.c_void_p, _Handle, _Handle),
+    "cuEventDestroy_v2": (_Handle,),
     "cuStreamCreate": (ctypes.c_void_p, _Word),
     "cuStreamSynchronize": (_Handle,),
     "cuStreamBeginCapture_v2": (_Handle, ctypes.c_int),
@@ -44,6 +52,11 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
 }
 _LOG_BUFFER, _LOG_SIZE = 5, 6  # CU_JIT_ERROR_LOG_BUFFER and its size
 _LOG_BYTES = 8192
+# CUdevice_attribute
+_ATTRIBUTES = {
+    "multiprocessors": 16, "clock_khz": 13, "memory_clock_khz": 36, "memory_bus_bits": 37, "l2_bytes": 38,
+    "capability_major": 75, "capability_minor": 76, "shared_bytes_optin": 97,
+}  # fmt: skip
 _CAPTURE_THREAD_LOCAL = 1
 
 
@@ -66,6 +79,7 @@ class Device:
         self._call("cuInit", 0)
         number = ctypes.c_int()
         self._call("cuDeviceGet", ctypes.byref(number), 0)
+        self._number = number
         self._context = _Handle()
         self._call("cuDevicePrimaryCtxRetain", ctypes.byref(self._context), number)
         self.enter()
@@ -151,6 +165,44 @@ class Device:
         """Until everything in the stream is done."""
         self._call("cuStreamSynchronize", self.stream)
 
+    def copy(self, source: int, target: int, nbytes: int) -> None:
+        """Put a copy within the device's memory into the stream."""
+        self._call("cuMemcpyDtoDAsync_v2", target, source, nbytes, self.stream)
+
+    def times(self, work: Callable[[], None], runs: int) -> list[float]:
+        """Milliseconds, between events of the device, that each of `runs` times of what `work` puts into the stream takes."""
+        events = [_Handle() for _ in range(runs + 1)]
+        try:
+            for event in events:
+                self._call("cuEventCreate", ctypes.byref(event), 0)
+            self._call("cuEventRecord", events[0], self.stream)
+            for event in events[1:]:
+                work()
+                self._call("cuEventRecord", event, self.stream)
+            self._call("cuEventSynchronize", events[-1])
+            found = []
+            for begin, end in zip(events, events[1:], strict=False):
+                took = ctypes.c_float()
+                self._call("cuEventElapsedTime", ctypes.byref(took), begin, end)
+                found.append(float(took.value))
+            return found
+        finally:
+            for event in events:
+                if event:
+                    self._call("cuEventDestroy_v2", event)
+
+    def describe(self) -> dict[str, Any]:
+        """The device's name, the driver's CUDA version (13000 is 13.0) and what the driver says of clocks, memory and units."""
+        found: dict[str, Any] = {"name": self.name}
+        number = ctypes.c_int()
+        self._call("cuDriverGetVersion", ctypes.byref(number))
+        found["cuda_version"] = number.value
+        for name, code in _ATTRIBUTES.items():
+            value = ctypes.c_int()
+            self._call("cuDeviceGetAttribute", ctypes.byref(value), code, self._number)
+            found[name] = value.value
+        return found
+
 
 @cache
 def default_device() -> Device:
@@ -174,13 +226,13 @@ class CudaRunner:
         self.artifact = artifact
         self._device = device
         self._lock = threading.Lock()
-        self._program: _Program | None = None
+        self._program: DeviceProgram | None = None
 
     def main(self, frame: Any) -> int:
         """Run the whole program; its status."""
         with self._lock:
             if self._program is None:
-                self._program = _Program(self._device or default_device(), self.artifact)
+                self._program = DeviceProgram(self._device or default_device(), self.artifact)
             self._program.run(frame.input_arrays, frame.output_arrays)
         return 0
 
@@ -191,7 +243,7 @@ class CudaRunner:
         raise BuildError("the launches of a CUDA program are one graph; they are not made one by one")
 
 
-class _Program:
+class DeviceProgram:
     """A program on a device: arena, weights, places for inputs and outputs, and the graph of its launches."""
 
     def __init__(self, device: Device, artifact: Any):
@@ -225,17 +277,26 @@ class _Program:
         device = self.device
         with device.lock:
             device.enter()
-            for address, array in zip(self.inputs, map(np.ascontiguousarray, inputs), strict=True):
-                device.upload(array, address)
+            self.upload(inputs)
             device.replay(self.graph)
             for address, array in zip(self.outputs, outputs, strict=True):
                 device.download(address, array)
             device.wait()
 
+    def upload(self, inputs: Sequence[np.ndarray]) -> None:
+        """Put copies of the inputs into the stream; the arrays have to live until it is through."""
+        for address, array in zip(self.inputs, map(np.ascontiguousarray, inputs), strict=True):
+            self.device.upload(array, address)
+
+    def free(self) -> None:
+        """Give the device's memory back; the program runs no more."""
+        memory, self.memory = getattr(self, "memory", []), []
+        for address in memory:
+            self.device.free(address)
+
     def __del__(self) -> None:
         try:
-            for address in getattr(self, "memory", ()):
-                self.device.free(address)
+            self.free()
         except BuildError:  # the process is ending, and the context is gone
             pass
 

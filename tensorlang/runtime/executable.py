@@ -37,6 +37,7 @@ from tensorlang.runtime.profile import Profile
 
 MAIN = "main"
 _NOTHING: tuple[np.ndarray, ...] = ()
+_NO_ARRAYS: dict[int, np.ndarray] = {}
 _BYTES = np.dtype(np.uint8)
 _EMPTY, _NDARRAY = np.empty, np.ndarray
 _WHOLE = {"kernel": "main", "label": "the whole program", "flops": 0, "bytes": 0}
@@ -213,8 +214,13 @@ class Executable:
         results = self._run(arrays)
         return results[0] if len(results) == 1 else tuple(results)
 
-    def run(self, feeds: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    def run(self, feeds: Mapping[str, Any], out: Mapping[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
         """Run on inputs by name; returns the outputs by name.
+
+        Args:
+            out: arrays for outputs, by name: they are written to and returned. A new large array costs the system a page
+                fault every 4 KiB, often more than the run itself; an array given again costs nothing. One that is not
+                C-contiguous, or shares memory with an input or another output, gets a copy of the result.
 
         Raises:
             InputError: a name, dtype, rank or size does not fit; every wrong name is listed.
@@ -226,20 +232,22 @@ class Executable:
             self._refuse_names(feeds)
         if len(feeds) != len(arrays):
             self._refuse_names(feeds)
-        return dict(zip(self._output_names, self._run(arrays), strict=True))
+        return dict(zip(self._output_names, self._run(arrays, out), strict=True))
 
-    def _run(self, given: Sequence[Any]) -> list[np.ndarray]:
+    def _run(self, given: Sequence[Any], out: Mapping[str, np.ndarray] | None = None) -> list[np.ndarray]:
         try:
             frame = self._frames.pop()
         except IndexError:
             frame = self._new_frame()
         try:
-            results = self._enter(frame, given)
+            results = self._enter(frame, given, out)
             status = self._runner.main(frame)
             if status:
                 self._refuse_status(status)
             if self._told:
                 self._collect(frame, results)
+            if out:
+                self._copy_out(self._output_names, results, out)
         except OutOfMemoryError:
             raise
         except MemoryError as error:
@@ -265,7 +273,7 @@ class Executable:
             raise InputError(f"{self.name} does not work for these inputs: {self._checks[status - 1]}")
         check_status(status, MAIN)
 
-    def _enter(self, frame: Frame, given: Sequence[Any]) -> list[np.ndarray]:
+    def _enter(self, frame: Frame, given: Sequence[Any], out: Mapping[str, np.ndarray] | None = None) -> list[np.ndarray]:
         """Check the inputs, make the outputs, and put all addresses into the frame."""
         plan = self._static
         arrays, table = given, frame.inputs
@@ -290,7 +298,12 @@ class Executable:
         if frame.arena_bytes < plan.arena_bytes:
             frame.grow(plan.arena_bytes)
         results, table = [], frame.outputs
+        direct = self._direct(plan, arrays, out) if out else _NO_ARRAYS
         for k, shape, dtype, nbytes in plan.outputs:
+            if k in direct:
+                table[k] = address_of(direct[k])
+                results.append(direct[k])
+                continue
             raw = _EMPTY(nbytes, _BYTES)
             address = address_of(raw)
             start = -address % 64
@@ -298,6 +311,50 @@ class Executable:
             results.append(_NDARRAY(shape, dtype, raw, start))
         frame.input_arrays, frame.output_arrays = arrays, results
         return results
+
+    def _direct(self, plan: _Plan, arrays: Sequence[np.ndarray], out: Mapping[str, np.ndarray]) -> dict[int, np.ndarray]:
+        """The arrays of `out` that the program can write to itself, by number of output; all of them are checked."""
+        direct: dict[int, np.ndarray] = {}
+        taken = [(start := address_of(a), start + a.nbytes) for a in arrays]
+        known = 0
+        for k, shape, dtype, _ in plan.outputs:
+            name = self._output_names[k]
+            if name not in out:
+                continue
+            known += 1
+            array, told = out[name], bool(self._told) and self._out[k].is_open(self._told)
+            if not isinstance(array, _NDARRAY) or array.dtype != dtype or (array.shape != shape and not told):
+                got = f"{array.dtype} {array.shape}" if isinstance(array, _NDARRAY) else type(array).__name__
+                raise InputError(f"output {self._out[k].info} is {dtype} {shape} here, and `out` has {got} for it")
+            flags = array.flags
+            if not flags.writeable:
+                raise InputError(f"output {self._out[k].info}: the array in `out` is read-only")
+            if told or array.__class__ is not _NDARRAY or not flags.c_contiguous:
+                continue  # gets a copy, after the run
+            start = address_of(array)
+            end = start + array.nbytes
+            if start & (dtype.alignment - 1) == 0 and not any(start < b and a < end for a, b in taken):
+                direct[k] = array
+                taken.append((start, end))
+        if known != len(out):
+            self._check_names(out, self._output_names)
+        return direct
+
+    def _check_names(self, out: Mapping[str, np.ndarray], names: Sequence[str]) -> None:
+        if unknown := sorted(set(out) - set(names)):
+            raise InputError(f"{self.name}: no output is called {', '.join(map(repr, unknown))}; there are {names}")
+
+    def _copy_out(self, names: Sequence[str], results: list[np.ndarray], out: Mapping[str, np.ndarray]) -> None:
+        """Results that were not written to the arrays of `out`, copied there."""
+        for k, name in enumerate(names):
+            array, result = out.get(name), results[k]
+            if array is None or array is result:
+                continue
+            if (array.dtype, array.shape) != (result.dtype, result.shape):
+                got, has = (f"{a.dtype} {a.shape}" for a in (result, array))
+                raise InputError(f"{self.name}: output {name} is {got}, and `out` has {has} for it")
+            array[...] = result
+            results[k] = array
 
     def _as_array(self, tensor: _Tensor, value: Any) -> np.ndarray:
         if not isinstance(value, np.ndarray):

@@ -7,6 +7,7 @@ from pathlib import Path
 from tensorlang.config import Settings
 from tensorlang.errors import ArtifactError
 from tensorlang.runtime.artifact import Artifact, read_artifact
+from tensorlang.runtime.buckets import make_executable
 from tensorlang.runtime.executable import Executable, NativeRunner
 from tensorlang.runtime.library import is_library, read_library
 from tensorlang.runtime.machine import require_machine
@@ -24,8 +25,9 @@ def load(path: str | Path) -> Executable:
         made_for = artifact.manifest.get("target", "plain Python")
         raise ArtifactError(f"{path} was compiled for {made_for}: that takes the whole of tensorlang, not its runtime alone")
     try:
-        return Executable(artifact, NativeRunner(artifact, Settings.from_env().num_threads))
-    except (KeyError, TypeError) as error:
+        threads = Settings.from_env().num_threads
+        return make_executable(artifact, lambda program: NativeRunner(program, threads))
+    except (KeyError, TypeError, ValueError) as error:
         raise ArtifactError(f"{path} is damaged: {error!r}") from error
 
 

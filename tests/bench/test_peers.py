@@ -35,7 +35,7 @@ class StandIn:
         session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
         names = [output.name for output in session.get_outputs()]
 
-        def run(feeds):
+        def run(feeds, out=None):
             return {name: y + np.float32(self.error) for name, y in zip(names, session.run(names, feeds), strict=True)}
 
         return SimpleNamespace(run=run, build_report={"codegen": 0.5}, profile=lambda feeds: "kernel  time")

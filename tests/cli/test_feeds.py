@@ -21,13 +21,14 @@ IDS = InputInfo("ids", "int64", (4,))
         (["batch=1,seq=128", "x=1x3x8x8"], {"batch": 1, "seq": 128, "x": (1, 3, 8, 8)}),
         (["model/x:0=0"], {"model/x:0": 0}),
         (["a=b=2"], {"a=b": 2}),
+        (["batch=1+8", "x=1+2x3x8"], {"batch": {1, 8}, "x": ({1, 2}, 3, 8)}),
     ],
 )
 def test_shapes(texts, shapes):
     assert parse_shapes(texts) == shapes
 
 
-@pytest.mark.parametrize("text", ["batch", "batch=", "=1", "batch=a", "x=1x", "batch=-1", "x=1x-2", "batch=1.5"])
+@pytest.mark.parametrize("text", ["batch", "batch=", "=1", "batch=a", "batch=1+", "x=1x", "batch=-1", "x=1x-2", "batch=1.5"])
 def test_bad_shapes_are_usage_errors(text):
     with pytest.raises(typer.BadParameter, match="write NAME=SIZE|is not a size|not negative"):
         parse_shapes([text])

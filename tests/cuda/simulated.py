@@ -3,11 +3,13 @@
 Run as a program (numba decides at import whether it simulates): reads a request from standard input, writes a reply.
 
     NUMBA_ENABLE_CUDASIM=1 python -m tests.cuda.simulated model.tl ... <inputs.npz >outputs.npz
+    NUMBA_ENABLE_CUDASIM=1 python -m tests.cuda.simulated --check FOLDER             what `bench.gpu.run --check` does
 """
 
 from __future__ import annotations
 
 import io
+import json
 import os
 import subprocess
 import sys
@@ -92,6 +94,9 @@ class SimulatedDevice:
             recorded, self.recording = self.recording, None
         return recorded
 
+    def describe(self) -> dict[str, Any]:
+        return {"name": self.name}
+
     def replay(self, graph: list[Callable[[], None]]) -> None:
         for run in graph:
             run()
@@ -108,6 +113,17 @@ def simulate(requests: Sequence[tuple[Path, Sequence[np.ndarray]]]) -> list[list
     )  # fmt: skip
     assert done.returncode == 0, done.stderr.decode()
     return _grouped(np.load(io.BytesIO(done.stdout)), len(requests))
+
+
+def check_folder(folder: Path) -> dict[str, Any]:
+    """The results of `bench.gpu.run` on a folder of `bench.gpu.build`, in the simulator, in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.cuda.simulated", "--check", str(folder)],
+        capture_output=True, text=True, env={**os.environ, "NUMBA_ENABLE_CUDASIM": "1"}, timeout=600,
+        cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
 
 
 def _grouped(arrays: Any, count: int) -> list[list[np.ndarray]]:
@@ -133,5 +149,17 @@ def _main(paths: Sequence[str]) -> None:
     sys.stdout.buffer.write(reply.getvalue())
 
 
+def _check(folder: Path) -> None:
+    from bench.gpu.run import Options, run_all
+
+    def device_of(artifact: Artifact | None) -> SimulatedDevice:
+        return SimulatedDevice("" if artifact is None else artifact.source)
+
+    print(json.dumps(run_all(folder, Options(check=True), device_of, say=lambda text: None)))
+
+
 if __name__ == "__main__":
-    _main(sys.argv[1:])
+    if sys.argv[1] == "--check":
+        _check(Path(sys.argv[2]))
+    else:
+        _main(sys.argv[1:])

@@ -34,6 +34,7 @@ def graph_of(op: str, arrays: list[np.ndarray], **attrs: object) -> Graph:
 
 
 CONV = {"strides": (1, 1), "pads": (1, 1, 1, 1), "dilations": (1, 1)}
+SPECIAL = np.array([np.inf, -np.inf, np.nan, 0.5, 1.5, 2.5, -0.5, -2.5, 1e30, 0.0], np.float32)
 CASES = [
     ("add", [f(5, 7), f(7)], {}),
     ("matmul", [f(16, 32), f(32, 16)], {}),
@@ -51,6 +52,7 @@ CASES = [
     ("cast", [f(6) * 3], {"dtype": "i32"}),
     ("where", [f(4, 5) > 0, f(4, 5), f(5)], {}),
     ("less", [f(4, 5), f(5)], {}),
+    *((op, [SPECIAL], {}) for op in ("sigmoid", "sign", "floor", "round")),
 ]
 
 
@@ -68,9 +70,30 @@ def simulated(tmp_path_factory):
 @pytest.mark.parametrize("n", range(len(CASES)), ids=[f"{op}-{n}" for n, (op, _, _) in enumerate(CASES)])
 def test_operators_in_the_simulator(n, simulated):
     op, arrays, attrs = CASES[n]
-    expected = get(op).numpy(*arrays, **attrs)
+    with np.errstate(all="ignore"):
+        expected = get(op).numpy(*arrays, **attrs)
     for a, b in zip(simulated[n], expected if isinstance(expected, tuple) else [expected], strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5)
+
+
+def ptx_of(op: str, arrays: list[np.ndarray], **attrs: object) -> str:
+    return "".join(tl.compile(graph_of(op, arrays, **attrs), target="cuda")._artifact.manifest["device"]["code"].values())
+
+
+@pytest.mark.parametrize(("op", "mode"), [("floor", "rmi"), ("ceil", "rpi"), ("trunc", "rzi"), ("round", "rmi")])
+@pytest.mark.parametrize("dtype", ["f32", "f64"])
+def test_whole_numbers_stay_floats(op, mode, dtype):
+    """1e30 has no i64: rounding goes from float to float, in the argument's own type."""
+    code = ptx_of(op, [np.zeros(3, dtype.replace("f", "float"))])
+    assert f"cvt.{mode}.{dtype}.{dtype}" in code and f".s64.{dtype}" not in code
+
+
+def test_bits_are_reinterpreted():
+    from tests.graph.ops.test_te import CASES as ALL
+
+    case = next(c for c in ALL if c.op == "bits")
+    code = ptx_of("bits", case.inputs, **case.attrs)
+    assert "cvt.rzi.s32" not in code and "cvt.rn.f32.s32" not in code
 
 
 def dense(m: int, n: int, k: int):

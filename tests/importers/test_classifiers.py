@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper
 
 import tensorlang as tl
-from tensorlang.errors import UnsupportedOpError
+from tensorlang.errors import ModelError, UnsupportedOpError
 from tests.importers.models import model
 
 ort = pytest.importorskip("onnxruntime")
@@ -144,3 +144,70 @@ def test_what_is_not_settled_is_refused() -> None:
     probit = stumps(lambda k: k % 3, [0.5] * 12, classlabels_int64s=[0, 1, 2], post_transform="PROBIT")
     with pytest.raises(UnsupportedOpError, match="PROBIT"):
         tl.compile(ml_model(probit, labels_and_scores()))
+
+
+def support_vector_machine(classes: int, kernel: str = "RBF", **more: object) -> onnx.NodeProto:
+    sizes = [k + 2 for k in range(classes)]
+    total, pairs = sum(sizes), classes * (classes - 1) // 2
+    given: dict = {
+        "kernel_type": kernel, "kernel_params": [0.3, 0.5, 2.0], "vectors_per_class": sizes,
+        "support_vectors": rng().standard_normal(4 * total).tolist(),
+        "coefficients": rng().standard_normal((classes - 1) * total).tolist(),
+        "rho": rng().standard_normal(pairs).tolist(), "classlabels_ints": [7 * k + 1 for k in range(classes)],
+    }  # fmt: skip
+    given |= more
+    given = {name: value for name, value in given.items() if value is not None}
+    return helper.make_node("SVMClassifier", ["x"], ["label", "score"], domain=ML, **given)
+
+
+@pytest.mark.parametrize(("kernel", "classes"), [("LINEAR", 3), ("POLY", 3), ("RBF", 2), ("SIGMOID", 5)])
+def test_support_vectors_vote(kernel: str, classes: int) -> None:
+    agree(ml_model(support_vector_machine(classes, kernel), labels_and_scores()), rows=30)
+
+
+@pytest.mark.parametrize("post", ["SOFTMAX_ZERO", "LOGISTIC"])
+def test_the_scores_of_pairs_are_transformed(post: str) -> None:
+    agree(ml_model(support_vector_machine(3, post_transform=post), labels_and_scores()), rows=30)
+
+
+@pytest.mark.parametrize("classes", [2, 6])
+def test_support_vectors_with_probabilities(classes: int) -> None:
+    pairs = classes * (classes - 1) // 2
+    curve = {"prob_a": rng().uniform(-2, -0.5, pairs).tolist(), "prob_b": rng().uniform(-0.2, 0.2, pairs).tolist()}
+    agree(ml_model(support_vector_machine(classes, **curve), labels_and_scores()), rows=60)
+    texts = {"classlabels_ints": None, "classlabels_strings": [f"class {k}" for k in range(classes)]}
+    agree(ml_model(support_vector_machine(classes, **curve, **texts), labels_and_scores(TensorProto.STRING)), rows=20)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("sign", [0, 1])
+def test_support_vector_classifier_without_vectors(classes: int, sign: int) -> None:
+    weights = rng().standard_normal(4 * classes)
+    node = support_vector_machine(
+        classes, "LINEAR", vectors_per_class=None, support_vectors=None, kernel_params=[0.0, 0.0, 0.0],
+        coefficients=(np.abs(weights) if sign else weights).tolist(), rho=[0.25],
+    )  # fmt: skip
+    agree(ml_model(node, labels_and_scores()), rows=40)
+
+
+def test_a_support_vector_classifier_of_wrong_sizes_is_refused() -> None:
+    with pytest.raises(ModelError, match="support vectors of 3 classes"):
+        tl.compile(ml_model(support_vector_machine(3, rho=[0.5]), labels_and_scores()))
+    with pytest.raises(ModelError, match="1 entries and prob_b 1 for 3 pairs"):
+        tl.compile(ml_model(support_vector_machine(3, prob_a=[-1.0], prob_b=[0.0]), labels_and_scores()))
+
+
+def test_category_mapper_maps_both_ways() -> None:
+    lists = {"cats_strings": ["cat", "dog", "bird"], "cats_int64s": [3, 1, 4]}
+    forth = helper.make_node("CategoryMapper", ["t"], ["number"], domain=ML, default_int64=-7, **lists)
+    back = helper.make_node("CategoryMapper", ["number"], ["text"], domain=ML, default_string="?", **lists)
+    proto = model([forth, back], [("x", np.float32, ["n"])], [], opset=17, domains={ML: 3})
+    del proto.graph.input[:]
+    proto.graph.input.append(helper.make_tensor_value_info("t", TensorProto.STRING, ["n"]))
+    proto.graph.output.append(helper.make_tensor_value_info("number", TensorProto.INT64, ["n"]))
+    proto.graph.output.append(helper.make_tensor_value_info("text", TensorProto.STRING, ["n"]))
+    feed = {"t": np.array(["dog", "fish", "cat", "bird"], object)}
+    session = ort.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    found = tl.compile(proto).run(feed)
+    for name, theirs in zip(("number", "text"), session.run(None, feed), strict=True):
+        assert found[name].tolist() == theirs.tolist()

@@ -84,6 +84,10 @@ def f(x: f32[N], y: f32[N], N: i64) -> y:
             for i in range(4):
                 if i_o * 4 + i < N:
                     t[i] = x[i_o * 4 + i]
+            for k in range(3):
+                for i in range(4):
+                    if i_o * 4 + i < N:
+                        t[i] = t[i] * 3.0 + x[i_o * 4 + i]
             for i in range(4):
                 if i_o * 4 + i < N:
                     y[i_o * 4 + i] = t[i] * t[i]""",
@@ -134,6 +138,28 @@ def f(x: f32[8], y: f32[8]) -> y:
     for i in range(8):
         y[i] = x[i] * 2.0""")
     assert RUN[name](func).body is func.body
+
+
+@pytest.mark.parametrize("store", ["t[0] = t[0] * 3.0 + x[i_o * 4 + i]", "t[i] = t[3 - i] * 3.0 + x[i_o * 4 + i]"])
+def test_rows_of_a_guarded_tile_stay_inside_where_they_meet(store):
+    before = parse_func(f"""\
+def f(x: f32[N], y: f32[N], N: i64) -> y:
+    for i_o in range((N + 3) // 4):
+        with alloc(f32[4], scope="local") as t:
+            for i in range(4):
+                t[i] = 1.0
+            for k in range(3):
+                for i in range(4):
+                    if i_o * 4 + i < N:
+                        {store}
+            for i in range(4):
+                if i_o * 4 + i < N:
+                    y[i_o * 4 + i] = t[i]""")
+    x, outputs = np.random.default_rng(0).standard_normal(13).astype(np.float32), []
+    for func in (before, RUN["partition"](before)):
+        outputs.append(np.empty(13, np.float32))
+        interp.run(func, [x, outputs[-1], 13])
+    np.testing.assert_array_equal(*outputs)
 
 
 def test_every_pass_has_a_program():

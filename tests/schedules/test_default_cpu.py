@@ -9,6 +9,8 @@ import pytest
 
 from tensorlang import te
 from tensorlang.build import build, lower_kernel
+from tensorlang.build.cpu import machine_of
+from tensorlang.codegen.native import CpuTarget
 from tensorlang.graph import get
 from tests import programs
 
@@ -73,6 +75,26 @@ def test_transpose():
     check(te.create_prim_func("t", [x], [out]), lambda a: a.T * 2)
 
 
+@pytest.mark.parametrize("kind", ["f32", "i32", "f64", "u8"])
+@pytest.mark.parametrize("shape", [(16, 16), (37, 50), (16, 100), (48, 15), (3, 40, 33)])
+def test_transpositions_go_tile_by_tile(shape, kind):
+    x = te.placeholder(shape, kind, name="x")
+    out = te.compute(shape[:-2] + (shape[-1], shape[-2]), lambda *i: x[(*i[:-2], i[-1], i[-2])], name="out")
+    func = te.create_prim_func("t", [x], [out])
+    array = np.random.default_rng(0).integers(0, 200, shape).astype(out.dtype.numpy)
+    np.testing.assert_array_equal(build(func)(array), array.swapaxes(-1, -2))
+    text = lower_kernel(func).emitted.text
+    fills = min(shape[-2:]) >= machine_of(CpuTarget.host(), 1).lanes(4)
+    assert ("transpose_tile" in text) == (kind in ("f32", "i32") and fills), text
+
+
+def test_transposition_of_symbolic_sizes():
+    m, n = te.var("M"), te.var("N")
+    x = te.placeholder((m, n), name="x")
+    out = te.compute((n, m), lambda i, j: x[j, i], name="out")
+    check(te.create_prim_func("t", [x], [out]), lambda a: a.T.copy(), M=37, N=50)
+
+
 def test_sum_over_leading_axis():
     x = te.placeholder((37, 50), name="x")
     r = te.reduce_axis(37, "r")
@@ -135,3 +157,38 @@ def test_recurrences_run_their_lines_side_by_side(axis, lines):
     if lines == 37:
         nest = str(build(func).stages["scheduled"])
         assert nest.index("r0_o") < nest.index("rows_t")  # vectors of lines around the steps
+
+
+@pytest.mark.parametrize("size", [16, 19, 33, 40])
+def test_pooling_at_stride_two_is_vectors_also_where_columns_are_no_multiple(size):
+    x = te.placeholder((3, size, size), name="x")
+    out = (size - 3) // 2 + 1
+    a, b = te.reduce_axis(3, name="a"), te.reduce_axis(3, name="b")
+    y = te.compute((3, out, out), lambda c, i, j: te.max(x[c, i * 2 + a, j * 2 + b], axis=[a, b]), name="y")
+    func = te.create_prim_func("pool", [x], [y])
+
+    def reference(x):
+        return np.max([x[:, a : a + 2 * out - 1 : 2, b : b + 2 * out - 1 : 2] for a in range(3) for b in range(3)], axis=0)
+
+    check(func, reference)
+    text = lower_kernel(func).emitted.text
+    assert out < machine_of(CpuTarget.host(), 1).lanes(4) or ("vload_strided" in text and "lane_mask" not in text), text
+
+
+@pytest.mark.parametrize("shape", [(9, 4, 6), (64, 5, 7), (3, 2, 40, 8)])
+def test_neighbouring_axes_are_one_line_under_a_scale_of_channels(shape):
+    x, scale = te.placeholder(shape, name="x"), te.placeholder(shape[: len(shape) - 2], name="scale")
+    y = te.compute(shape, lambda *i: x[i] * scale[i[:-2]] + 1.0, name="y")
+    func = te.create_prim_func("scaled", [x, scale], [y])
+    check(func, lambda a, b: a * b[..., None, None] + 1)
+
+
+def test_softmax_computes_its_powers_once():
+    x = te.placeholder((33, 130), name="x")
+    k, n = te.reduce_axis(130, name="k"), te.reduce_axis(130, name="n")
+    largest = te.compute((33,), lambda i: te.max(x[i, k], axis=k), name="largest")
+    powers = te.compute((33, 130), lambda i, j: te.exp(x[i, j] - largest[i]), name="powers")
+    total = te.compute((33,), lambda i: te.sum(powers[i, n], axis=n), name="total")
+    func = te.create_prim_func("s", [x], [te.compute((33, 130), lambda i, j: powers[i, j] / total[i], name="y")])
+    check(func, programs.softmax_reference)
+    assert lower_kernel(func).emitted.text.count("exp(") == 1

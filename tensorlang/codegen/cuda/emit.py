@@ -19,6 +19,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from tensorlang.codegen.barriers import grid_program
 from tensorlang.codegen.cuda import vocabulary
 from tensorlang.codegen.expr_printer import ExprPrinter
 from tensorlang.codegen.grid import AXES, GridEmitter, GridKernel, axis_of, binds, is_one_block
@@ -57,6 +58,20 @@ def emit_cuda_kernel(func: PrimFunc, name: str, trace: str = "") -> GridKernel:
     return CudaEmitter(func, f"k_{name}" if name in RESERVED else name).kernel(trace)
 
 
+def private_arrays(func: PrimFunc) -> set[Buffer]:
+    """Arrays of a block of which no two threads touch one element; each thread gets its part of them to itself."""
+    private = {b for b in _block_arrays(func.body) if _is_private(func.body, b)}
+    if not is_one_block(func.body, private, SHARED_BYTES):
+        private &= {b for s in walk_stmt(func.body) if axis_of(s, "blockIdx") is not None for b in _block_arrays(s)}
+    return private
+
+
+def cuda_program(func: PrimFunc) -> PrimFunc:
+    """A lowered program with the barriers and launches that are emitted for it: what `ir.races` judges."""
+    private = private_arrays(func)
+    return grid_program(func, private, is_one_block(func.body, private, SHARED_BYTES))
+
+
 class CudaPrinter(ExprPrinter):
     """Truth values are bytes in memory: numba-cuda does not convert what it reads."""
 
@@ -73,9 +88,7 @@ class CudaEmitter(GridEmitter):
     private_bytes = PRIVATE_BYTES
 
     def __init__(self, func: PrimFunc, name: str):
-        private = {b for b in _block_arrays(func.body) if _is_private(func.body, b)}
-        if not is_one_block(func.body, private, SHARED_BYTES):
-            private &= {b for s in walk_stmt(func.body) if axis_of(s, "blockIdx") is not None for b in _block_arrays(s)}
+        private = private_arrays(func)
         names = {b.name for b in private}
         super().__init__(_privatise(func, private) if private else func, name)
         self.private = {b for b in _block_arrays(self.func.body) if b.name in names}

@@ -9,8 +9,10 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from numba import (
     boolean,
+    config,
     cuda,
     float32 as f32,
     float64 as f64,
@@ -23,6 +25,9 @@ from numba import (
     uint32 as u32,
     uint64 as u64,
 )
+
+if not config.ENABLE_CUDASIM:
+    from numba.cuda.extending import intrinsic
 
 from tensorlang.codegen.cuda.vocabulary import NAMES
 
@@ -87,12 +92,25 @@ def abs(x):  # type: ignore[no-untyped-def]
 
 @_device
 def sign(x):  # type: ignore[no-untyped-def]
-    return type_like(x, (x > 0)) - type_like(x, (x < 0))
+    return x if x != x else type_like(x, (x > 0)) - type_like(x, (x < 0))
 
 
-@_device
-def type_like(x, value):  # type: ignore[no-untyped-def]
-    return x * 0 + value
+if config.ENABLE_CUDASIM:
+
+    def type_like(x, value):  # type: ignore[no-untyped-def]
+        """`value` in the type of `x`."""
+        return type(x)(value)
+
+else:
+
+    @intrinsic
+    def type_like(typing_context, x, value):  # type: ignore[no-untyped-def]
+        """`value` in the type of `x`: arithmetic such as `x * 0 + value` would make NaN of an infinity."""
+
+        def cast(context, builder, signature, args):  # type: ignore[no-untyped-def]
+            return context.cast(builder, args[1], value, x)
+
+        return x(x, value), cast
 
 
 @_device
@@ -122,8 +140,22 @@ def trunc(x):  # type: ignore[no-untyped-def]
 
 @_device
 def round(x):  # type: ignore[no-untyped-def]
-    """Half to even: adding and taking away 2^23 (2^52) rounds to whole numbers in the mode of the machine."""
-    return cuda.libdevice.rintf(x)
+    """Half to even. What is left above the whole number below is exact."""
+    below = math.floor(x)
+    rest = x - below
+    up = rest > 0.5 or (rest == 0.5 and math.floor(below * 0.5) * 2 != below)
+    return type_like(x, math.copysign(below + 1 if up else below, x))
+
+
+@_device
+def float_bits(x):  # type: ignore[no-untyped-def]
+    """The 32 bits of an f32, as an i32."""
+    return cuda.libdevice.float_as_int(x)
+
+
+@_device
+def from_float_bits(x):  # type: ignore[no-untyped-def]
+    return cuda.libdevice.int_as_float(x)
 
 
 @_device
@@ -152,5 +184,8 @@ def sigmoid(x):  # type: ignore[no-untyped-def]
     return one / (one + math.exp(-x))
 
 
-__all__ = sorted(NAMES - {"float_bits", "from_float_bits"})  # noqa: PLE0605
+if config.ENABLE_CUDASIM:  # Python's own refuse infinities and NaN
+    floor, ceil, trunc, round = np.floor, np.ceil, np.trunc, np.rint
+
+__all__ = sorted(NAMES)  # noqa: PLE0605
 _ = (boolean, f32, f64, i8, i16, i32, i64, u8, u16, u32, u64)

@@ -102,6 +102,7 @@ from tensorlang.codegen.intrinsics.memory import (
     local_array,
     offset,
     prefetch,
+    transpose_tile,
     vcast,
     vextract,
     vgather,
@@ -126,6 +127,7 @@ __all__ = [
     # memory and vectors
     "local_array", "offset", "prefetch", "vload", "vload_repeated", "vstore", "vload_masked", "vstore_masked", "vload_strided",
     "vstore_strided", "vgather", "vscatter", "vsplat", "viota", "lane_mask", "vcast", "vextract",
+    "transpose_tile",
     # arithmetic
     "floordiv_pos", "floormod_pos", "select", "minimum", "maximum", "fma", "logical_and", "logical_or", "logical_not",
     "vreduce_add", "vreduce_mul", "vreduce_max", "vreduce_min",

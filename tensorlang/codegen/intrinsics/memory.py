@@ -84,6 +84,12 @@ def vstore_strided(p: np.ndarray, i: int, stride: int, value: np.ndarray) -> Non
         p[at] = value[lane]
 
 
+def transpose_tile(to: np.ndarray, to_stride: int, source: np.ndarray, stride: int, size: int) -> None:
+    """`to[i * to_stride + j] = source[j * stride + i]` for i and j below `size`, a power of two."""
+    for j in range(size):
+        vstore_strided(to, j, to_stride, vload(source, j * stride, size))
+
+
 def vgather(p: np.ndarray, index: np.ndarray) -> np.ndarray:
     """The vector of `p[index[lane]]`."""
     _check(p, int(index.min()), int(index.max()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import llvmlite.binding as llvm
 
@@ -34,8 +34,18 @@ def _exports(functions: Sequence[SourceFunction]) -> str:
     return "\n".join([*declarations, *lines]) + "\n"
 
 
-def link(functions: Sequence[SourceFunction], bitcode: Iterable[bytes], target: CpuTarget) -> llvm.ModuleRef:
-    """One unoptimised module for `target`, exporting the kernels and programs by name, everything else internal."""
+def link(
+    functions: Sequence[SourceFunction],
+    bitcode: Iterable[bytes],
+    target: CpuTarget,
+    elsewhere: Collection[str] | None = None,
+) -> llvm.ModuleRef:
+    """One unoptimised module for `target`, exporting the kernels and programs by name, everything else internal.
+
+    Args:
+        elsewhere: symbols of functions that other modules of the same library have; those in turn may call our kernels by
+            their symbols. None: there are no other modules.
+    """
     machine = target_machine(target)
     header = f'target triple = "{target.triple}"\ntarget datalayout = "{machine.target_data}"\n'
     exports = _exports(functions)
@@ -44,13 +54,16 @@ def link(functions: Sequence[SourceFunction], bitcode: Iterable[bytes], target: 
         part = llvm.parse_bitcode(code)
         part.triple, part.data_layout = target.triple, str(machine.target_data)
         module.link_in(part)
-    called = [f.name for f in module.functions if f.is_declaration and f.name.startswith("tl.")]
+    others = frozenset(elsewhere or ())
+    called = [f.name for f in module.functions if f.is_declaration and f.name.startswith("tl.") and f.name not in others]
     module.link_in(llvm.parse_assembly(header + support(called, target)))
     keep = {f.name for f in functions if f.kind not in ("chunk", "instruction")}
+    if elsewhere is not None:
+        keep |= {f.symbol for f in functions if f.kind == "kernel"}
     inlined = {f.symbol for f in functions if f.kind == "instruction"}
     for function in module.functions:
         if function.is_declaration:
-            if function.name.startswith("tl."):
+            if function.name.startswith("tl.") and function.name not in others:
                 raise InternalError(f"{function.name} is called but was not compiled")
             continue
         if function.name not in keep:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import os
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +19,7 @@ import tensorlang
 from tensorlang.codegen.elf import link_shared
 from tensorlang.codegen.intrinsics.functions import EmittedFunction
 from tensorlang.codegen.native import backend
-from tensorlang.codegen.native.forked import forked_map
+from tensorlang.codegen.native.forked import balanced, forked_map
 from tensorlang.codegen.native.loops import rewrite_loops
 from tensorlang.codegen.native.pool_code import pool_source, with_serial_pool
 from tensorlang.codegen.native.source import SourceFunction, split_functions
@@ -27,6 +28,9 @@ from tensorlang.codegen.wasm import link_module
 from tensorlang.errors import BuildError, InternalError
 
 FUNCTIONS_PER_WORKER = 4  # fewer are not worth a process
+OBJECT_CHARACTERS = 16_000  # of code, without comments: about a second of LLVM's time
+MOST_OBJECTS = 1  # more would use all cores, but what that gains is not measured yet
+_EXPORTED = ("kernel", "program")
 
 
 class Store(Protocol):
@@ -95,20 +99,71 @@ def compile_source(
     if (found := store.get(key)) is not None:
         return found
     _check_features(functions, target)
-    module = backend.link(functions, bitcode(source, functions, store).values(), target)
-    backend.optimise(module, target)
-    result: bytes = backend.emit(module, target, "object" if emit == "library" else emit)
-    if emit == "library":
-        result = _library(result, [f.name for f in functions if f.kind not in ("chunk", "instruction")], target)
+    codes = bitcode(source, functions, store)
+    result: bytes
+    if emit != "library":
+        result = _machine_code(functions, codes, target, emit)
+    else:
+        exports = [f.name for f in functions if f.kind in _EXPORTED]
+        if target.architecture == "wasm32":
+            result = link_module(_machine_code(functions, codes, target, "object"), exports)
+        elif target.pointer_bits != 64:  # our linker does not know it
+            result = _machine_code(functions, codes, target, "object")
+        else:
+            result = link_shared(_objects(functions, codes, target), exports)
     store.put(key, result)
     return result
 
 
-def _library(code: bytes, exports: list[str], target: CpuTarget) -> bytes:
-    """An object in the form in which programs of its machine load it."""
-    if target.architecture == "wasm32":
-        return link_module(code, exports)
-    return link_shared([code], exports) if target.pointer_bits == 64 else code
+def _machine_code(
+    functions: Sequence[SourceFunction],
+    codes: Mapping[str, bytes],
+    target: CpuTarget,
+    emit: str,
+    elsewhere: Collection[str] | None = None,
+) -> bytes:
+    """`functions`, with those that they call unless those are `elsewhere`, as one module."""
+    module = backend.link(functions, [codes[d] for d in dict.fromkeys(f.digest for f in functions)], target, elsewhere)
+    backend.optimise(module, target)
+    result: bytes = backend.emit(module, target, emit)
+    return result
+
+
+def _objects(functions: tuple[SourceFunction, ...], codes: Mapping[str, bytes], target: CpuTarget) -> list[bytes]:
+    """The objects of a library. A large one has several, made by all cores; how many depends on the source alone."""
+    groups = partition(functions)
+    if len(groups) == 1:
+        return [_machine_code(functions, codes, target, "object")]
+    kernels = {f.symbol for f in functions if f.kind == "kernel"}
+
+    def build(group: tuple[SourceFunction, ...]) -> bytes:
+        return _machine_code(group, codes, target, "object", kernels - {f.symbol for f in group})
+
+    return forked_map(build, groups, [sum(f.size for f in group) for group in groups], _cores())
+
+
+def partition(functions: tuple[SourceFunction, ...]) -> list[tuple[SourceFunction, ...]]:
+    """Functions in groups of about equal size, each in the order of the source: kernels with what only they call (chunks and
+    instructions), and programs, which call the kernels of every group. Equal kernels stay together."""
+    by_name = {f.name: f for f in functions}
+    units: dict[str, dict[str, None]] = {}
+    for f in functions:
+        if f.kind not in _EXPORTED:
+            continue
+        unit, waiting = units.setdefault(f.digest, {}), [f.name]
+        while waiting:
+            name = waiting.pop()
+            if name not in unit:
+                unit[name] = None
+                waiting += [c for c in by_name[name].callees if by_name[c].kind not in _EXPORTED]
+    members = list(units.values())
+    sizes = [sum(by_name[name].size for name in unit) for unit in members]
+    count = max(1, min(MOST_OBJECTS, sum(sizes) // OBJECT_CHARACTERS))
+    groups = []
+    for share in balanced(sizes, min(count, max(1, len(members)))):
+        chosen = {name for k in share for name in members[k]}
+        groups.append(tuple(f for f in functions if f.name in chosen))
+    return groups
 
 
 def check_features(source: str, target: CpuTarget) -> None:

@@ -33,7 +33,7 @@ def forked_map(function: Callable[[_T], _R], items: Sequence[_T], weights: Seque
     """
     if workers <= 1 or len(items) < 2 or not hasattr(os, "fork") or threading.active_count() > 1:
         return [function(item) for item in items]
-    shares = _balance(weights, min(workers, len(items)))
+    shares = balanced(weights, min(workers, len(items)))
     started = [_start(function, items, share) for share in shares[1:]]
     children = [child for child in started if child is not None]
     results: dict[int, _R] = {}
@@ -47,7 +47,7 @@ def forked_map(function: Callable[[_T], _R], items: Sequence[_T], weights: Seque
     return [results[k] if k in results else function(items[k]) for k in range(len(items))]
 
 
-def _balance(weights: Sequence[float], parts: int) -> list[list[int]]:
+def balanced(weights: Sequence[float], parts: int) -> list[list[int]]:
     """Indices in `parts` lists of about equal weight, heaviest first."""
     shares: list[list[int]] = [[] for _ in range(parts)]
     totals = [0.0] * parts

@@ -14,11 +14,9 @@ from tensorlang.codegen.c.emit import RESERVED as C_RESERVED, CEmitter, c_identi
 from tensorlang.codegen.c.helpers import prelude
 from tensorlang.codegen.c.printer import c_type
 from tensorlang.codegen.grid import GridEmitter, GridKernel
-from tensorlang.errors import BuildError
 from tensorlang.ir.buffer import Buffer
 from tensorlang.ir.expr import Expr
-from tensorlang.ir.stmt import For, If, PrimFunc, Stmt, Store
-from tensorlang.ir.visitor import loads, walk_stmt
+from tensorlang.ir.stmt import For, PrimFunc, Stmt
 
 LOCAL_BYTES = 32 * 1024  # what every device gives a work group
 PRIVATE_BYTES = 16 * 1024  # what an item may keep in an array of its own
@@ -109,21 +107,9 @@ class OpenCLEmitter(GridEmitter, CEmitter):
     def conjunction(self, conditions: list[str]) -> str:
         return " && ".join(conditions)
 
-    def _together(self, s: Stmt, depth: int) -> None:
-        if isinstance(s, If) and (changed := {a.value for a in loads(s.cond)} & _written(s)):
-            name = min(b.name for b in changed)
-            raise BuildError(
-                f"{self.func.name}: what a work group does depends on {name}, which it changes in between: some items would "
-                "see the old value and some the new, and wait for each other forever"
-            )
-        super()._together(s, depth)
-
     def _threads(self, s: Stmt, depth: int) -> None:
         """In braces, so that what its items call their positions ends with it."""
         self.line(depth, "{")
         super()._threads(s, depth + 1)
         self.line(depth, "}")
 
-
-def _written(s: Stmt) -> set[Buffer]:
-    return {c.buffer for c in walk_stmt(s) if isinstance(c, Store)}

@@ -24,7 +24,9 @@ from tensorlang.graph.passes.fuse import fuse
 from tensorlang.graph.passes.group import Group
 from tensorlang.graph.passes.integers import integers
 from tensorlang.graph.passes.layout import layout
+from tensorlang.graph.passes.merge_groups import merge_groups
 from tensorlang.graph.passes.patches import patches
+from tensorlang.graph.passes.phases import phases
 from tensorlang.graph.passes.recognise import recognise
 from tensorlang.graph.passes.simplify import simplify
 from tensorlang.graph.passes.winograd import winograd
@@ -39,6 +41,8 @@ PIPELINE: tuple[Pass, ...] = (
     recognise,  # before fold_affine, which would take such compositions apart
     fold_affine,  # while convolutions are channels-second, as models have them
     patches,  # before layout, which carries its transpositions to where they cost least
+    phases,  # before layout, as patches
+    merge_groups,  # also of the convolutions that phases makes
     layout,
     winograd,  # on channels-last images, with a bias still inside the convolution
     flatten,  # after layout: a pointwise convolution is a product only if channels are last
@@ -88,5 +92,6 @@ def _dump(folder: Path | None, graph: Graph, position: int, name: str) -> None:
 
 __all__ = [
     "PIPELINE", "Context", "Group", "Note", "Options", "Pass", "cse", "dce", "flatten", "fold_affine", "fold_constants", "fuse",
-    "graph_report", "integers", "layout", "optimize", "patches", "recognise", "run_pass", "simplify", "winograd",
+    "graph_report", "integers", "layout", "merge_groups", "optimize", "patches", "phases", "recognise", "run_pass", "simplify",
+    "winograd",
 ]  # fmt: skip

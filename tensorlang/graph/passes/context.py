@@ -16,6 +16,7 @@ class Options:
         flatten: turn pointwise convolutions and batched products with shared weights into two-dimensional products.
         winograd: let 3x3 convolutions at stride one be computed with fewer multiplications (see `ops.winograd` for the error).
         integers: compute products of quantised numbers in bytes and i32; pays where machines have an instruction for it.
+        lanes: f32 elements of a vector register; groups of convolutions are merged until they fill one.
         fold_limit: constants larger than this many bytes are not made out of smaller ones.
         max_group_nodes: the most nodes in one fused group; compile time grows with every statement of a kernel.
         max_group_inputs: the most inputs of one fused group.
@@ -25,6 +26,7 @@ class Options:
     flatten: bool = True
     winograd: bool = True
     integers: bool = True
+    lanes: int = 16
     fold_limit: int = 1 << 22
     max_group_nodes: int = 40
     max_group_inputs: int = 24

@@ -8,16 +8,7 @@
     %d = matmul(%c, %w2: f32[C*16*16, O])                    + bias
     %y = transpose(%d, perm=[0, 3, 1, 2])
 
-These are the patch embeddings of vision transformers and the downsampling layers of ConvNeXt and Swin. The transposed
-convolution with kernel = stride is the same read backwards: every input pixel becomes a window of its own.
-
-    %y = conv_transpose(%x: f32[1, C, 14, 14], %w: f32[C, O, 2, 2], strides=[2, 2])
-
-    %a = transpose(%x, perm=[0, 2, 3, 1])
-    %b = matmul(%a, %w2: f32[C, 2*2*O])
-    %c = reshape(%b, shape=[1, 14, 14, 2, 2, O])
-    %d = transpose(%c, perm=[0, 5, 1, 3, 2, 4])
-    %y = reshape(%d, shape=[1, O, 28, 28])                   + bias
+These are the patch embeddings of vision transformers and the downsampling layers of ConvNeXt and Swin.
 """
 
 from __future__ import annotations
@@ -43,13 +34,13 @@ def patches(graph: Graph, context: Context | None = None) -> Graph:
         if not _tiles(node):
             return simplify_node(rw, node, context.options.fold_limit)
         context.note(subject_of(node), "its windows tile the image: a product of matrices")
-        return _as_product(rw, node) if node.op == "conv" else _spread_product(rw, node)
+        return _as_product(rw, node)
 
     return rewrite(graph, rule)
 
 
 def _tiles(node: Node) -> bool:
-    if node.op not in ("conv", "conv_transpose") or node.attrs.get("layout", "NCHW") != "NCHW":
+    if node.op != "conv" or node.attrs.get("layout", "NCHW") != "NCHW":
         return False
     if not node.inputs[1].is_constant:
         return False
@@ -58,8 +49,6 @@ def _tiles(node: Node) -> bool:
         return False
     if any(p != 0 for p in node.attrs["pads"]) or any(d != 1 for d in node.attrs["dilations"]):
         return False
-    if node.op == "conv_transpose":
-        return all(p == 0 for p in node.attrs["output_padding"])
     whole = [canonical(floormod(size, k)) for size, k in zip(node.inputs[0].shape[2:], kernel, strict=True)]
     return all(rest.op == "const" and rest.value == 0 for rest in whole)
 
@@ -79,20 +68,3 @@ def _as_product(rw: Rewriter, node: Node) -> Value:
     if len(node.inputs) > 2:
         y = rw.add("add", [y, node.inputs[2]], {}, node)
     return transpose(rw, y, (0, spatial + 1, *range(1, spatial + 1)), node)
-
-
-def _spread_product(rw: Rewriter, node: Node) -> Value:
-    x, weight = node.inputs[0], array_of(node.inputs[1])
-    n, _, *sizes = x.shape
-    filters, *kernel = weight.shape[1:]
-    spatial = len(kernel)
-    last = transpose(rw, x, (0, *range(2, 2 + spatial), 1), node)
-    matrix = np.ascontiguousarray(np.moveaxis(weight, 1, -1).reshape(weight.shape[0], -1))
-    y = rw.add("matmul", [last, rw.constant(matrix, node.inputs[1].name)], {}, node)
-    windows = reshape(rw, y, [n, *sizes, *kernel, filters], node)
-    if len(node.inputs) > 2:
-        windows = rw.add("add", [windows, node.inputs[2]], {}, node)
-    pairs = [a for i in range(spatial) for a in (1 + i, 1 + spatial + i)]
-    moved = transpose(rw, windows, (0, 1 + 2 * spatial, *pairs), node)
-    grown = [product([size, k]) for size, k in zip(sizes, kernel, strict=True)]
-    return reshape(rw, moved, [n, filters, *grown], node)

@@ -55,6 +55,7 @@ def emit_program(
     lower: Lower,
     prepare: Prepare = prepare_constants,
     language: type[emit.Main] = emit.Main,
+    weights: Weights | None = None,
 ) -> Program:
     """The program of `graph`, whose nodes are `groups` in an order in which they can run.
 
@@ -62,18 +63,26 @@ def emit_program(
         lower: schedules, lowers and emits one kernel under the name given.
         prepare: makes what a kernel reads instead of its constants (packed weights).
         language: how the program itself is written.
+        weights: the block that it shares with programs made before, to which it adds its own.
 
     Raises:
         ModelError: a size depends on something that no input's shape tells.
         BuildError: the language has no word for something in the program.
     """
-    return ProgramBuilder(graph, lower, prepare, language).run(groups)
+    return ProgramBuilder(graph, lower, prepare, language, weights).run(groups)
 
 
 class ProgramBuilder:
     """The program while it is made; `emit` reads off it where everything is."""
 
-    def __init__(self, graph: Graph, lower: Lower, prepare: Prepare, language: type[emit.Main] = emit.Main):
+    def __init__(
+        self,
+        graph: Graph,
+        lower: Lower,
+        prepare: Prepare,
+        language: type[emit.Main] = emit.Main,
+        weights: Weights | None = None,
+    ):
         self.language = language
         self.graph = graph
         self.lower = lower
@@ -86,7 +95,8 @@ class ProgramBuilder:
         self.storage = Storage(self.root, self.dims.values())
         self.input_number = {v: k for k, v in enumerate(graph.inputs)}
         self.output_number: dict[Value, int] = {}
-        self.weights = Weights()
+        self.weights = weights if weights is not None else Weights()
+        self.weights.begin()
         self.prepared: dict[tuple[Any, ...], dict[str, np.ndarray]] = {}
         self.constraints: list[tuple[Expr, Expr, Node]] = []
         self.defined: list[Expr] = []  # dimensions that the program itself gives a value to, in the order of the text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -48,19 +49,38 @@ class Roots:
 
 @dataclass
 class Weights:
-    """Constants that kernels read, laid out one behind the other."""
+    """Constants that kernels read, laid out one behind the other.
+
+    Attributes:
+        by_content: offsets by size and hash of the bytes, where several programs share one block; None for one program.
+    """
 
     pieces: list[tuple[int, np.ndarray]] = field(default_factory=list)
     nbytes: int = 0
     offsets: dict[Any, int] = field(default_factory=dict)
+    by_content: dict[tuple[int, bytes], int] | None = None
+
+    def begin(self) -> None:
+        """Another program begins, with keys of its own."""
+        self.offsets = {}
 
     def add(self, key: Any, array: np.ndarray) -> int:
         """The offset of `array`, which is laid down once for each key."""
         if key not in self.offsets:
-            self.offsets[key] = self.nbytes
-            self.pieces.append((self.nbytes, array))
-            self.nbytes += -(-array.nbytes // ALIGNMENT) * ALIGNMENT
+            if self.by_content is None:
+                self.offsets[key] = self._lay(array)
+            else:
+                content = array.nbytes, hashlib.blake2b(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data).digest()
+                if content not in self.by_content:
+                    self.by_content[content] = self._lay(array)
+                self.offsets[key] = self.by_content[content]
         return self.offsets[key]
+
+    def _lay(self, array: np.ndarray) -> int:
+        offset = self.nbytes
+        self.pieces.append((offset, array))
+        self.nbytes += -(-array.nbytes // ALIGNMENT) * ALIGNMENT
+        return offset
 
     def block(self) -> np.ndarray:
         """All of them as bytes, 64-byte aligned."""

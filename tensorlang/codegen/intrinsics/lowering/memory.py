@@ -271,6 +271,29 @@ def _wide_index(b: ir.IRBuilder, index: Any, vec: Vec) -> Any:
     return b.sext(index, to) if scalar_of(vec).kind == "i" else b.zext(index, to)
 
 
+@lowers(memory.transpose_tile)
+def transpose_tile(to: Any, to_stride: Any, source: Any, stride: Any, size: Any) -> Any:
+    count = literal(size)
+    if not isinstance(to, Pointer) or to != source or count is None or count & (count - 1) or _is_bool(to):
+        return None
+
+    def emit(b: ir.IRBuilder, target: Any, to_by: Any, pointer: Any, by: Any, _: Any) -> None:
+        rows = [_load(b, source, pointer, b.mul(by, I64(n)), count) for n in range(count)]
+        step = 1
+        while step < count:  # rows n and n + step exchange the halves of every block of 2 * step lanes
+            low = [lane + count - step if lane & step else lane for lane in range(count)]
+            high = [lane + count if lane & step else lane + step for lane in range(count)]
+            for n in (n for n in range(count) if not n & step):
+                a, c = rows[n], rows[n + step]
+                rows[n] = b.shuffle_vector(a, c, _constant_vector(low))
+                rows[n + step] = b.shuffle_vector(a, c, _constant_vector(high))
+            step *= 2
+        for n, row in enumerate(rows):
+            b.store(row, _at(b, target, b.mul(to_by, I64(n)), row.type), align=_align(to))
+
+    return types.none(to, _INDEX, source, _INDEX, size), emit
+
+
 @lowers(memory.vgather)
 def vgather(p: Any, index: Any) -> Any:
     if not isinstance(p, Pointer) or not _is_index_vector(index):

@@ -1,0 +1,74 @@
+"""The operator tables of RESULTS.md, from the JSON that ``python -m bench ops`` wrote: losses first."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from bench import cache, measure, report
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "RESULTS.md"
+FILES = (HERE / "results" / "ops.json", HERE / "results" / "ops_1.json")
+BEGIN, END = "<!-- operators: begin, written by `python -m bench markdown` -->", "<!-- operators: end -->"
+OURS = "tensorlang"
+
+Row = dict[str, Any]
+
+
+def write(results: Path = RESULTS, files: tuple[Path, ...] = FILES) -> None:
+    """Replace the section between the marks, or append it. BenchError where there is no result file."""
+    found = [json.loads(file.read_text()) for file in files if file.exists()]
+    if not found:
+        raise cache.BenchError(f"no {files[0]}: run `python -m bench ops --json {files[0]}` first")
+    section = "\n".join([BEGIN, "", "## Operators", *(line for document in found for line in _table(document)), "", END])
+    text = results.read_text() if results.exists() else "# Results\n"
+    if BEGIN in text and END in text:
+        before, _, rest = text.partition(BEGIN)
+        text = before + section + rest.partition(END)[2]
+    else:
+        text = f"{text.rstrip()}\n\n{section}\n"
+    cache.write_atomically(results, lambda temporary: temporary.write_text(text))
+
+
+def best_peer(row: Row) -> tuple[str, float, float] | None:
+    """The fastest rival's name and median seconds, and our time over its."""
+    timed = [(name, float(row["timings"][name]["median"]), float(r["median"])) for name, r in row["ratios"].items()]
+    return min(timed, key=lambda found: found[1], default=None)
+
+
+def _table(document: dict[str, Any]) -> list[str]:
+    rows: list[Row] = sorted(document["rows"], key=lambda row: -(best_peer(row) or ("", 0.0, float("inf")))[2])
+    ratios = [best[2] for row in rows if (best := best_peer(row))]
+    versions, threads = document["versions"], document["threads"]
+    peers = [name for name in ("onnxruntime", "openvino", "torch") if any(name in row["ratios"] for row in rows)]
+    level = sum(r <= 1.0 for r in ratios)
+    means = (f"the geometric mean of the ratios is {measure.geometric_mean(ratios):.2f}, " if ratios else "") + (
+        f"and {level} of {len(ratios)} are level with the best peer or ahead."
+    )
+    plan = document.get("plan") or {}
+    blocks = f" of {plan['blocks']} blocks of at most {plan['block_seconds']} s" if plan else ""
+    return [
+        "",
+        f"### {threads} thread{'s' if threads > 1 else ''}",
+        "",
+        f"{document['machine']['processor']}; " + ", ".join(f"{p} {versions.get(p, '')}" for p in (*peers, "numba")) + ".",
+        f"Medians{blocks}, outputs preallocated, f32; `ratio` is our time over the best peer's, `limit` the share that we",
+        f"reach of what the machine can do (`bench/limits.py`); {means}",
+        "",
+        "| operator | ours | " + " | ".join(peers) + " | ratio to the best | limit |",
+        "|---|" + "---|" * (len(peers) + 3),
+        *(_line(row, peers) for row in rows),
+    ]
+
+
+def _line(row: Row, peers: list[str]) -> str:
+    best = best_peer(row)
+    if best is None:
+        return f"| {row['name']} | {row['verdict']}: {'; '.join(row['errors'].values())} |" + " |" * (len(peers) + 2)
+    ours = float(row["timings"][OURS]["median"])
+    cells = [report.seconds(float(row["timings"][p]["median"])) if p in row["timings"] else "-" for p in peers]
+    share = f"{row['limit'] / ours:.0%}" if row.get("limit") else "-"
+    mark = " (wrong)" if row["verdict"] == "wrong" else ""
+    return f"| {row['name']}{mark} | {report.seconds(ours)} | {' | '.join(cells)} | {best[2]:.2f} {best[0]} | {share} |"
