@@ -136,36 +136,35 @@ def own_exprs(s: Stmt) -> tuple[Expr, ...]:
     return ()
 
 
+def map_own_exprs(node: Stmt, fn: Callable[[Expr], Expr]) -> Stmt:
+    """`node` with `fn` applied to the expressions that stand in it, not in its children."""
+    exprs = own_exprs(node)
+    new = tuple(fn(e) for e in exprs)
+    if new == exprs:
+        return node
+    if isinstance(node, Store):
+        return Store(node.buffer, new[:-1], new[-1])
+    if isinstance(node, Evaluate):
+        return Evaluate(new[0])
+    if isinstance(node, CallPacked):
+        scalars = iter(new)
+        args = tuple(a if isinstance(a, Buffer) else next(scalars) for a in node.args)
+        shapes = node.shapes and tuple(tuple(next(scalars) for _ in shape) for shape in node.shapes)
+        return replace(node, args=args, shapes=shapes)
+    if isinstance(node, If):
+        return replace(node, cond=new[0])
+    if isinstance(node, For):
+        return replace(node, extent=new[0])
+    if isinstance(node, Block):
+        n = len(node.iters)
+        iters = tuple(replace(i, binding=b, extent=x) for i, b, x in zip(node.iters, new[1 : n + 1], new[n + 1 :], strict=True))
+        return replace(node, predicate=new[0], iters=iters)
+    return node  # an Allocate's shape is fixed when its buffer is made
+
+
 def map_exprs(s: Stmt, fn: Callable[[Expr], Expr]) -> Stmt:
     """`s` with `fn` applied to every expression in it (loop and iteration variables themselves excepted)."""
-
-    def one(node: Stmt) -> Stmt:
-        exprs = own_exprs(node)
-        new = tuple(fn(e) for e in exprs)
-        if new == exprs:
-            return node
-        if isinstance(node, Store):
-            return Store(node.buffer, new[:-1], new[-1])
-        if isinstance(node, Evaluate):
-            return Evaluate(new[0])
-        if isinstance(node, CallPacked):
-            scalars = iter(new)
-            args = tuple(a if isinstance(a, Buffer) else next(scalars) for a in node.args)
-            shapes = node.shapes and tuple(tuple(next(scalars) for _ in shape) for shape in node.shapes)
-            return replace(node, args=args, shapes=shapes)
-        if isinstance(node, If):
-            return replace(node, cond=new[0])
-        if isinstance(node, For):
-            return replace(node, extent=new[0])
-        if isinstance(node, Block):
-            n = len(node.iters)
-            iters = tuple(
-                replace(i, binding=b, extent=x) for i, b, x in zip(node.iters, new[1 : n + 1], new[n + 1 :], strict=True)
-            )
-            return replace(node, predicate=new[0], iters=iters)
-        return node  # an Allocate's shape is fixed when its buffer is made
-
-    return rewrite_stmt(s, one)
+    return rewrite_stmt(s, lambda node: map_own_exprs(node, fn))
 
 
 def substitute_stmt(s: Stmt, mapping: Mapping[Expr, Expr]) -> Stmt:

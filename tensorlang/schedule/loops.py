@@ -14,7 +14,7 @@ from tensorlang.ir.reduction import REDUCER, reduce_loop_vars, reduction_of
 from tensorlang.ir.stmt import Allocate, Block, For, PrimFunc, Stmt
 from tensorlang.ir.tensor_intrin import BLOCKIZED, FALLBACK, TENSORIZED
 from tensorlang.ir.tree import guard_blocks, loop_path, loops_of, read_buffers, replace_stmt, written_buffers
-from tensorlang.ir.visitor import blocks, free_vars, map_exprs, substitute_stmt, walk_stmt
+from tensorlang.ir.visitor import blocks, children, free_vars, map_own_exprs, substitute_stmt, walk_stmt, with_children
 from tensorlang.symbolic.bounds import prove
 from tensorlang.symbolic.simplify import simplify
 
@@ -291,13 +291,14 @@ def _is_data(value: Any) -> bool:
     return isinstance(value, bool | int | str) or (isinstance(value, float) and isfinite(value))
 
 
-def simplify_bindings(body: Stmt, extents: dict[Expr, Expr]) -> Stmt:
-    """Index expressions simplified with the given extents and those of the loops inside."""
-    ranges: dict[Expr, Expr | int] = dict(extents)
-    for s in walk_stmt(body):
-        if isinstance(s, For):
-            ranges[s.var] = s.extent
-    return map_exprs(body, lambda e: simplify(e, ranges) if e.op not in ("const", "var") else e)
+def simplify_bindings(s: Stmt, extents: dict[Expr, Expr]) -> Stmt:
+    """Expressions simplified with the given extents and those of the loops around them in `s`.
+
+    Of those alone: that a loop of min(M, 1) iterations runs, and M is not 0, is known inside of it and not beside it.
+    """
+    new = map_own_exprs(s, lambda e: e if e.op in ("const", "var") else simplify(e, extents))
+    inner = {**extents, new.var: new.extent} if isinstance(new, For) else extents
+    return with_children(new, tuple(simplify_bindings(c, inner) for c in children(new)))
 
 
 def as_factor(value: Any, what: str) -> Expr:

@@ -4,7 +4,8 @@ Not a proof, and it does not count as one: the verdict stays "unknown" and says 
 they do not, the step is refuted, and the verdict says where they differ.
 
 Constant shapes run as they are, symbolic ones at small and awkward sizes, all within a limit of work. Data is drawn so that
-sums of products are exact (quarters), integers that index memory stay within the dimension that they index. Parallel and
+sums of products are exact (quarters); where the program cannot run on any integers, those that index memory stay within the
+dimension that they index. Parallel and
 vectorized loops run forwards, backwards and shuffled.
 """
 
@@ -85,8 +86,8 @@ def _assignments(func: PrimFunc) -> Iterator[dict[Expr, int]]:
 
 def _compare(before: PrimFunc, after: PrimFunc, sizes: Mapping[Expr, int], seed: int) -> str | bool:
     """Where the two differ; True if nowhere; False if `before` cannot run on such data."""
-    for small in (False, True):
-        known = {b.name: a for b, a in zip(before.inputs, _data(before, sizes, seed, small), strict=True)}
+    for integers in ("any", "indices", "bits"):  # the widest that `before` can run on tells most
+        known = {b.name: a for b, a in zip(before.inputs, _data(before, sizes, seed, integers), strict=True)}
         try:
             expected = _outputs(before, known, sizes, "ascending", seed)
         except TensorlangError:
@@ -131,17 +132,18 @@ def _shape(b: Buffer, sizes: Mapping[Expr, int]) -> tuple[int, ...]:
     return tuple(int(evaluate(d, sizes)) for d in b.shape)
 
 
-def _data(func: PrimFunc, sizes: Mapping[Expr, int], seed: int, small: bool) -> list[np.ndarray]:
-    """Random inputs; `small` integers are 0 and 1 alone."""
+def _data(func: PrimFunc, sizes: Mapping[Expr, int], seed: int, integers: str) -> list[np.ndarray]:
+    """Random inputs. `integers`: "any"; "indices", of which those that index memory are within what they index; "bits"."""
     rng = np.random.default_rng(seed)
-    limits = _index_limits(func, sizes)
+    limits = _index_limits(func, sizes) if integers == "indices" else {}
     arrays = []
     for b in func.inputs:
         shape, dtype = _shape(b, sizes), b.dtype.numpy
         if b.dtype.is_bool:
             arrays.append(rng.integers(0, 2, shape).astype(dtype))
         elif b.dtype.is_int:
-            low, high = (0, 2) if small else (0, limits[b]) if b in limits else (1 if b.dtype.kind == "u" else -9, 10)
+            signed = (1 if b.dtype.kind == "u" else -9, 10)
+            low, high = (0, 2) if integers == "bits" else (0, limits[b]) if b in limits else signed
             arrays.append(rng.integers(low, max(high, low + 1), shape).astype(dtype))
         else:
             arrays.append((rng.integers(-8, 9, shape) / 4).astype(np.float64).astype(dtype))

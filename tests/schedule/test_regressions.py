@@ -266,4 +266,18 @@ def test_a_part_computed_for_a_loop_that_may_not_run_at_all(rows):
     s = Schedule(te.create_prim_func("f", [x], [te.compute((4, m), lambda j, i: te.sum(p[i, k] * p[i, j], axis=k), name="y")]))
     s.specialize(m <= 1, "fast")
     s["p_fast"].compute_at(s["y_fast"], s["y_fast"].axis[0])
+    s["p_fast"].split(s["p_fast"].axis[1], 2)
+    s["y_fast"].split(s["y_fast"].axis[0], 1)
+    assert "range(min(M, 1))" in str(s)
     check(s, M=rows)
+
+
+def test_a_step_tried_out_on_data_that_clamped_indices_do_not_narrow():
+    m = te.var("M")
+    x = te.placeholder((m, m), "i32", name="x")
+    k = te.reduce_axis(2, name="k")
+    b = te.compute((m, 1, m), lambda i, j, l: te.max(x[i, l] * 2 + k.astype("i32"), axis=k), name="b")
+    c = te.compute((m,), lambda i: b[i, te.maximum(te.minimum(x[i, i].astype("i64"), 0), 0), i].astype("f32"), name="c")
+    s = Schedule(te.create_prim_func("f", [x], [te.compute((m, m), lambda i, j: c[j] * te.sin(c[i]), name="d")]))
+    with pytest.raises(ScheduleError, match="shows a difference|is not computed there"):
+        s["b"].set_store_predicate(lambda i: i < 1, s["b"].axis[0])

@@ -194,9 +194,9 @@ def test_rounding_is_no_difference():
 def test_data_that_indexes_memory_stays_inside():
     s = scatter(5)
     (index, _), sizes = s.original.inputs, {}
-    data = trial._data(s.original, sizes, 0, False)
+    data = trial._data(s.original, sizes, 0, "indices")
     assert data[0].min() >= 0 and data[0].max() < 8 and index.name == "index"
-    assert np.array_equal(data[0], trial._data(s.original, sizes, 0, False)[0])
+    assert np.array_equal(data[0], trial._data(s.original, sizes, 0, "indices")[0])
 
 
 def test_a_step_with_its_proof_costs_milliseconds():
