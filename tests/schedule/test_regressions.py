@@ -276,7 +276,7 @@ def test_a_step_tried_out_on_data_that_clamped_indices_do_not_narrow():
     m = te.var("M")
     x = te.placeholder((m, m), "i32", name="x")
     k = te.reduce_axis(2, name="k")
-    b = te.compute((m, 1, m), lambda i, j, l: te.max(x[i, l] * 2 + k.astype("i32"), axis=k), name="b")
+    b = te.compute((m, 1, m), lambda i, j, h: te.max(x[i, h] * 2 + k.astype("i32"), axis=k), name="b")
     c = te.compute((m,), lambda i: b[i, te.maximum(te.minimum(x[i, i].astype("i64"), 0), 0), i].astype("f32"), name="c")
     s = Schedule(te.create_prim_func("f", [x], [te.compute((m, m), lambda i, j: c[j] * te.sin(c[i]), name="d")]))
     with pytest.raises(ScheduleError, match="shows a difference|is not computed there"):
