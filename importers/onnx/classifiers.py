@@ -82,7 +82,14 @@ def tree_ensemble_classifier(node: OnnxNode) -> tuple[Value, Value]:
     if base is not None and base.size:
         if base.size != table.shape[1]:
             raise node.unsupported(f"{base.size} base values for {table.shape[1]} score(s)")
+        if count == 2 and not single:
+            raise node.unsupported("base values for two classes that both have scores: runtimes differ in what they mean")
         scores = node.add("add", scores, node.constant(base))
+    if not single and count == 2:  # as onnxruntime: the sign of the second class's score, or where it has none the first's
+        first, second = (node.add("gather", scores, node.constant(np.array([k])), axis=1) for k in (0, 1))
+        none = node.constant(0, scores)
+        decisive = node.add("where", node.add("equal", second, none), first, second)
+        return _of_two(node, node.add("greater", decisive, none), labels), transformed(node, scores, kind)
     if not single:
         return _largest(node, scores, labels), transformed(node, scores, kind)
     # one score for two classes, which is a probability if no weight is negative, else positive for the second class

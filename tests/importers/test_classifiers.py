@@ -93,6 +93,15 @@ def test_trees_with_one_score_for_two_classes(signed: bool, of: int, post: str) 
     assert set(found["label"].tolist()) == {0, 1}
 
 
+@pytest.mark.parametrize("post", ["NONE", "LOGISTIC", "SOFTMAX"])
+@pytest.mark.parametrize("shift", [0.0, -0.5, -1.0])
+def test_trees_with_two_scores_for_two_classes(shift: float, post: str) -> None:
+    """The label is not that of the larger score: onnxruntime looks at the sign of the second one's."""
+    weights = (rng().random(12) + shift).tolist()
+    node = stumps(lambda k: k // 2 % 2, weights, classlabels_int64s=[0, 1], post_transform=post)
+    agree(ml_model(node, labels_and_scores()), rows=40)
+
+
 def test_labels_that_are_strings_are_looked_up_by_the_host() -> None:
     node = stumps(lambda k: k % 3, rng().random(12).tolist(), classlabels_strings=["a", "b", "c"], name="trees")
     proto = ml_model(node, labels_and_scores(TensorProto.STRING))
@@ -141,6 +150,9 @@ def test_what_is_not_settled_is_refused() -> None:
     )
     with pytest.raises(UnsupportedOpError, match="4 coefficients for 2 classes"):
         tl.compile(ml_model(one, labels_and_scores()))
+    both = stumps(lambda k: k % 2, [0.5] * 12, classlabels_int64s=[0, 1], base_values=[0.1, 0.2])
+    with pytest.raises(UnsupportedOpError, match="base values for two classes"):
+        tl.compile(ml_model(both, labels_and_scores()))
     probit = stumps(lambda k: k % 3, [0.5] * 12, classlabels_int64s=[0, 1, 2], post_transform="PROBIT")
     with pytest.raises(UnsupportedOpError, match="PROBIT"):
         tl.compile(ml_model(probit, labels_and_scores()))
