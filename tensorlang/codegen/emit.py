@@ -312,9 +312,10 @@ class Emitter:
             return
         nbytes = self.expr(size * buffer.dtype.nbytes)
         if self.in_chunk and not (free_vars(size) & set(self.ranges)):  # once per chunk, not per iteration
-            self.prologue.append(f"    {name}_at = scratch(ctx, {nbytes})")
-            self.prologue.append(f"    {name} = view({name}_at, {buffer.dtype.name})")
-            self.epilogue.insert(0, f"    release(ctx, {name}_at)")
+            taken = f"    {name}_at = scratch(ctx, {nbytes})"
+            if taken not in self.prologue:  # else both branches of an `if` have it: a tile, and the same with guards
+                self.prologue += [taken, f"    {name} = view({name}_at, {buffer.dtype.name})"]
+                self.epilogue.insert(0, f"    release(ctx, {name}_at)")
             self.stmt(s.body, depth)
             return
         self.line(depth, f"{name}_at = scratch(ctx, {nbytes})")

@@ -6,6 +6,7 @@ import ast
 import builtins
 import keyword
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +17,10 @@ from tensorlang.codegen import intrinsics
 from tensorlang.codegen.emit import emit_kernel
 from tensorlang.codegen.native.source import split_functions
 from tensorlang.config import Settings
+from tensorlang.ir.expr import lt
 from tensorlang.ir.parser import parse_func
+from tensorlang.ir.stmt import For, If
+from tensorlang.ir.visitor import rewrite_stmt
 from tensorlang.lower import lower
 from tensorlang.schedule import Schedule
 from tests import programs
@@ -168,6 +172,21 @@ def test_private_memory_too_large_for_the_stack_is_scratch_of_the_chunk():
     text = emitted(s.func).text
     assert text.index("scratch(ctx, 80000)") < text.index("for i in range(begin, end)") < text.index("release(ctx,")
     check(s, programs.dense_reference)
+
+
+def test_scratch_of_the_chunk_that_two_branches_use_is_taken_and_released_once():
+    s = Schedule(programs.dense(4, 20000, 2))
+    s["y"].compute_at(s["out"], s["out"].axis[0])
+    s["out"].parallel(s["out"].axis[0])
+    func = lower(s.func)[-1].func
+
+    def both(node):
+        if isinstance(node, For) and node.kind == "parallel":
+            return replace(node, body=If(lt(node.var, 2), node.body, node.body))
+        return None
+
+    text = emit_kernel(func.with_body(rewrite_stmt(func.body, both))).text
+    assert text.count(" = scratch(ctx, 80000)") == text.count("release(ctx,") == 1
 
 
 def test_a_masked_store_with_a_stride_stays_a_scalar_loop():
