@@ -20,7 +20,7 @@ from tensorlang.ir.tree import (
     written_buffers,
 )
 from tensorlang.ir.visitor import blocks, free_vars, loads, map_exprs, replace_buffers, rewrite, substitute, walk_stmt
-from tensorlang.schedule.compute import readers, required_region
+from tensorlang.schedule.compute import has_value, readers, required_region
 from tensorlang.schedule.place import Placed, fresh_nest, top_of
 from tensorlang.symbolic.bounds import prove
 
@@ -113,6 +113,8 @@ def reindex(func: PrimFunc, stage: str, buffer: Buffer, scope: str) -> tuple[Pla
     fresh = {it.var: var(it.var.name) for it in used}
     at = tuple(substitute(e, fresh) for e in index)
     ranges = {fresh[it.var]: it.extent for it in used}
+    if not all(has_value((e, e), ranges) for e in at):
+        raise ScheduleError(f"{what}: {stage} reads {buffer.name} at an index with a division by a size, which may be 0")
     inside: Expr = const(True)
     for e, size in zip(at, buffer.shape, strict=True):
         for condition in (le(0, e), lt(e, size)):

@@ -10,8 +10,9 @@ from hypothesis import reject
 from tensorlang.build import Kernel, build, lower_kernel, prepare
 from tensorlang.config import Settings
 from tensorlang.ir import interp
-from tensorlang.ir.stmt import PrimFunc
+from tensorlang.ir.stmt import Allocate, PrimFunc
 from tensorlang.ir.verify import verify
+from tensorlang.ir.visitor import walk_stmt
 from tensorlang.lower.init import lower_init
 from tensorlang.schedule import Schedule
 from tests.fuzz.programs import Program
@@ -71,6 +72,9 @@ def check_lowered(program: Program, s: Schedule, expected: Sequence[np.ndarray])
     known.update(prepare(lowered, known))
     for stage in lowered.stages:
         verify(stage.func)
+        padded = any(isinstance(n, Allocate) and n.buffer.align for n in walk_stmt(stage.func.body))
+        if padded and stage.name in ("tensorize", "prefetch"):
+            continue  # a tile's strides are known in flat memory: the interpreter refuses padded rows before that
         for order in ("ascending", "shuffled"):
             outs = program.outputs()
             inputs = [known[b.name] for b in stage.func.inputs]

@@ -281,3 +281,12 @@ def test_a_step_tried_out_on_data_that_clamped_indices_do_not_narrow():
     s = Schedule(te.create_prim_func("f", [x], [te.compute((m, m), lambda i, j: c[j] * te.sin(c[i]), name="d")]))
     with pytest.raises(ScheduleError, match="shows a difference|is not computed there"):
         s["b"].set_store_predicate(lambda i: i < 1, s["b"].axis[0])
+
+
+def test_reindex_divides_by_no_size_that_may_be_zero():
+    n = te.var("N")
+    x = te.placeholder((n,), "f32", name="x")
+    y = te.compute((15,), lambda i: te.if_then_else(n > 0, x[i % n], 1.0), name="y")
+    s = Schedule(te.create_prim_func("f", [x], [y]))
+    with pytest.raises(ScheduleError, match="division by a size, which may be 0"):
+        s.reindex("y", "x")
