@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import tensorlang
-from tensorlang.config import Settings
+from tensorlang.config import FALLBACKS, PRECISIONS, Settings
 from tensorlang.errors import ArtifactError, BuildError, InputError, ModelError, UnsupportedOpError
 from tensorlang.runtime.artifact import Artifact, read_artifact, write_artifact
 from tensorlang.runtime.buckets import BucketedExecutable, make_executable
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from tensorlang.graph.ir import Graph
 
 _TARGETS = "tensorlang.targets"  # the entry points of `codegen.target`, which imports what loading must not
-PRECISIONS = ("float32",)
-FALLBACKS = ("onnxruntime",)
 
 
 def compile(

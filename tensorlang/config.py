@@ -6,6 +6,9 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+PRECISIONS = ("float32",)  # what `tl.compile(precision=)` takes
+FALLBACKS = ("onnxruntime",)  # and `fallback=`
+
 
 def _default_cache_dir() -> Path:
     if explicit := os.environ.get("TENSORLANG_CACHE_DIR"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +13,7 @@ from tensorlang.cli import doctor as doctor_module, jobs
 from tensorlang.cli.doctor import human_bytes
 from tensorlang.cli.feeds import parse_feed, parse_shapes
 from tensorlang.cli.report import JOB_FAILED, Reporter
+from tensorlang.config import FALLBACKS, PRECISIONS
 
 app = typer.Typer(
     name="tensorlang",
@@ -20,6 +22,17 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,  # a traceback is a bug of ours, wanted whole and plain in the report
 )
+
+def _one_of(known: tuple[str, ...]) -> Callable[[str | None], str | None]:
+    """A check of an option: another value is wrong usage."""
+
+    def check(value: str | None) -> str | None:
+        if value is not None and value not in known:
+            raise typer.BadParameter(f"{value!r}: there is {', '.join(known)}")
+        return value
+
+    return check
+
 
 ModelFile = Annotated[
     Path, typer.Argument(exists=True, dir_okay=True, readable=True, show_default=False, help="A model file.")
@@ -70,14 +83,24 @@ def compile_command(
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Where to: m.tl, or a folder (--target c).")] = None,
     shapes: Shapes = None,
     target: Target = "cpu",
+    precision: Annotated[str, typer.Option(metavar="|".join(PRECISIONS), callback=_one_of(PRECISIONS))] = PRECISIONS[0],
+    fallback: Annotated[
+        str | None,
+        typer.Option(metavar="|".join(FALLBACKS), callback=_one_of(FALLBACKS), help="Who runs operators that we do not know."),
+    ] = None,
+    codegens: Annotated[
+        list[str] | None,
+        typer.Option("--codegen", metavar="NAME", help="A code generator that takes the parts that it can. Repeatable."),
+    ] = None,
     verify: Annotated[bool, typer.Option("--verify/--no-verify", help="Check the result against onnxruntime.")] = True,
     json: Json = False,
 ) -> None:
     """Compile a model, and check that it computes what onnxruntime computes."""
     sizes = parse_shapes(shapes or [])
+    options = {"precision": precision, "fallback": fallback, "codegens": tuple(codegens or ())}
     report = Reporter(json=json)
     with report.errors():
-        done = jobs.compile_job(report, model, output, sizes, target, verify)
+        done = jobs.compile_job(report, model, output, sizes, target, verify, options)
     if json:
         report.emit(done)
         return

@@ -27,11 +27,14 @@ SAVED_SUFFIXES = (".tl", ".so")
 
 
 def compile_job(
-    report: Reporter, model: Path, output: Path | None, shapes: Shapes, target: str, verify: bool
+    report: Reporter, model: Path, output: Path | None, shapes: Shapes, target: str, verify: bool, options: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Compile `model`, check it against the oracle unless told not to, and save it when `output` is given."""
+    """Compile `model`, check it against the oracle unless told not to, and save it when `output` is given.
+
+    `options`: more of `tl.compile`'s arguments.
+    """
     with report.step("compile", f"compiling {model.name} for {target}" + (", then checking it" if verify else "")):
-        exe = tl.compile(str(model), target=target, shapes=shapes or None, verify=verify)
+        exe = tl.compile(str(model), target=target, shapes=shapes or None, verify=verify, **options)
     if output is not None:
         with report.step("save", f"writing {output}"):
             if output.suffix in ("", ".so", ".a") or output.is_dir():

@@ -54,8 +54,10 @@ class FakeCompiler:
 
     calls: list[tuple] = field(default_factory=list)
     error: Exception | None = None
+    options: dict = field(default_factory=dict)
 
-    def compile(self, model, *, target, shapes, verify=False):
+    def compile(self, model, *, target, shapes, verify=False, **options):
+        self.options = options
         self.calls.append(("compile", model, target, shapes, verify))
         if self.error:
             raise self.error

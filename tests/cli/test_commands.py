@@ -29,6 +29,8 @@ def test_every_command_has_help_and_json(command):
         ["compile", "no-such-file.onnx"],
         ["compile", "{model}", "--shapes", "batch"],
         ["compile", "{model}", "--frobnicate"],
+        ["compile", "{model}", "--precision", "float12"],
+        ["compile", "{model}", "--fallback", "somebody"],
         ["run", "{model}", "--input", "x=ones"],
         ["run", "{model}", "--threads", "0"],
         ["bench", "{model}", "--against", "nobody"],
@@ -47,6 +49,13 @@ def test_compile_verifies_by_default_and_passes_shapes_on(model, compiler):
     assert done["inputs"][0] == {"name": "x", "dtype": "float32", "shape": [2, 3]}
     assert done["build_cpu_seconds"] == {"import": 0.25, "kernels": 1.5}
     assert done["output"] is None and done["seconds"]["compile"] >= 0
+
+
+def test_compile_passes_options_on(model, compiler):
+    invoke_json("compile", model)
+    assert compiler.options == {"precision": "float32", "fallback": None, "codegens": ()}
+    invoke_json("compile", model, "--fallback", "onnxruntime", "--codegen", "a", "--codegen", "b", "--precision", "float32")
+    assert compiler.options == {"precision": "float32", "fallback": "onnxruntime", "codegens": ("a", "b")}
 
 
 def test_compile_without_verification_says_so(model, compiler):
