@@ -17,6 +17,7 @@ from tensorlang.errors import ArtifactError, BuildError, InputError, InternalErr
 from tensorlang.graph.segments import HostStep, NativeStep, Segments, Slot
 from tensorlang.load_model import split_model
 from tensorlang.runtime.artifact import Artifact
+from tensorlang.runtime.binding import Binding
 from tensorlang.runtime.executable import Executable, TensorInfo
 from tensorlang.runtime.profile import Profile
 
@@ -137,6 +138,11 @@ class SegmentedExecutable(Executable):
             self._check_names(out, names)
             self._copy_out(names, results, out)
         return dict(zip(names, results, strict=True))
+
+    def bind(self, feeds: Mapping[str, Any], out: Mapping[str, np.ndarray] | None = None) -> Binding:
+        """As `run`, with these arrays, whenever the result is called; runs once to check them."""
+        given, places = dict(feeds), dict(out or {})
+        return Binding(lambda: self.run(given, places), self.run(given, places))
 
     # -- what needs one program ------------------------------------------------------------------------------------
     def _not_native(self, what: str) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 
 from tensorlang.errors import ArtifactError
 from tensorlang.runtime.artifact import Artifact
+from tensorlang.runtime.binding import Binding
 from tensorlang.runtime.executable import Executable, Runner
 from tensorlang.runtime.profile import Profile
 
@@ -65,6 +66,10 @@ class BucketedExecutable(Executable):
     def _run(self, given: Sequence[Any], out: Mapping[str, np.ndarray] | None = None) -> list[np.ndarray]:
         sizes = self.bucket(given)
         return super()._run(given, out) if sizes is None else self.buckets[sizes]._run(given, out)
+
+    def _bound(self, given: list[Any], out: dict[str, np.ndarray]) -> Binding:
+        sizes = self.bucket(given)
+        return super()._bound(given, out) if sizes is None else self.buckets[sizes]._bound(given, out)
 
     def profile(self, feeds: Mapping[str, Any], repeats: int = 10) -> Profile:
         """As for any executable, of the program that these inputs take."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
@@ -71,3 +73,40 @@ def read_only() -> np.ndarray:
 def test_what_does_not_fit_is_refused_before_the_run(exe: tl.Executable, out: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         exe.run({"x": X}, out=out)
+
+
+def test_a_binding_reads_what_its_inputs_hold_and_writes_to_its_outputs(exe: tl.Executable) -> None:
+    x, y = X.copy(), np.zeros(SHAPE, np.float32)
+    bound = exe.bind({"x": x}, {"y": y})
+    z = bound.outputs["z"]
+    for value in (0.0, 3.0):
+        x[...] = value
+        found = bound()
+        assert found["y"] is y and found["z"] is z
+        np.testing.assert_array_equal(y, x + 1)
+        np.testing.assert_array_equal(z, x.T)
+
+
+def test_a_binding_of_arrays_that_need_copies_follows_them_too(exe: tl.Executable) -> None:
+    wide, strided = np.zeros((SHAPE[0], 80), np.float32), np.zeros((40, 12), np.float32)[:, ::2]
+    bound = exe.bind({"x": wide[:, ::2]}, {"z": strided})
+    for value in (1.0, 2.0):
+        wide[...] = value
+        assert bound()["z"] is strided
+        np.testing.assert_array_equal(strided, wide[:, ::2].T)
+
+
+def test_a_binding_refuses_what_a_run_refuses(exe: tl.Executable) -> None:
+    with pytest.raises(InputError, match="'x' is missing"):
+        exe.bind({"y": X})
+    with pytest.raises(InputError, match="float64"):
+        exe.bind({"x": X}, {"y": np.zeros(SHAPE)})
+
+
+def test_bindings_of_one_executable_run_beside_each_other(exe: tl.Executable) -> None:
+    inputs = [np.full(SHAPE, k, np.float32) for k in range(4)]
+    bindings = [exe.bind({"x": x}) for x in inputs]
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda k: bindings[k % 4](), range(200)))
+    for x, bound in zip(inputs, bindings, strict=True):
+        np.testing.assert_array_equal(bound.outputs["y"], x + 1)
