@@ -9,6 +9,7 @@ from tensorlang.ir.stmt import Block, Store
 from tensorlang.ir.tree import block_path, loops_of, own_loops, read_buffers, sole_ancestor, written_buffers
 from tensorlang.ir.visitor import blocks, free_vars, loads, walk
 from tensorlang.schedule import Loop, Schedule, Stage
+from tensorlang.schedule.rules import Machine
 from tensorlang.symbolic.affine import linear_form
 
 PARALLEL_WORK = 32 * 1024  # scalar operations below which a parallel region costs more than it gains
@@ -133,12 +134,23 @@ def worth_parallel(amount: int | None) -> bool:
     return amount is None or amount >= PARALLEL_WORK
 
 
-COSTLY = frozenset({"exp", "log", "tanh", "erf", "sin", "cos", "tan", "pow"})  # ten instructions and more
+# ten instructions and more
+COSTLY = frozenset({"exp", "expm1", "log", "log1p", "log2", "sigmoid", "tanh", "erf", "sin", "cos", "tan", "pow"})
 
 
 def is_costly(block: Block) -> bool:
     """Whether the stage computes a transcendental function."""
     return any(n.op == "call" and n.value in COSTLY for n in walk(source_of(block)))
+
+
+def interleaved(block: Block, size: int | None, lanes: int, machine: Machine) -> int:
+    """How many vectors of a line of `size` elements a step should take at once. A transcendental function is a chain of
+    dependent instructions longer than the processor looks ahead: several chains beside each other keep its units busy. Only
+    where a line has many steps, since the last one may be mostly empty."""
+    count = 4 if machine.vector_registers >= 32 else 2
+    if not is_costly(block):
+        return 1
+    return count if size is None or size % (count * lanes) == 0 or size >= 4 * count * lanes else 1
 
 
 def is_index_math(e: Expr) -> bool:

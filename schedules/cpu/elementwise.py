@@ -11,7 +11,7 @@ from tensorlang.ir.visitor import free_vars, loads, walk
 from tensorlang.schedule import Loop, Schedule, Stage
 from tensorlang.schedule.rules import Machine
 
-from .analysis import extent, reduce_vars, source_of, spatial_vars, step, store_of, work, worth_parallel
+from .analysis import extent, interleaved, reduce_vars, source_of, spatial_vars, step, store_of, work, worth_parallel
 from .intrinsics import transposed_tile
 
 TURNED = ("f32", "i32", "u32")  # elements of which a register holds as many as tiles have rows
@@ -44,7 +44,7 @@ def schedule_elementwise(s: Schedule, stage: Stage, machine: Machine, *, paralle
     if len(axes) > 1:
         rows = stage.fuse(*axes[:-1]) if len(axes) > 2 else axes[0]
     last = axes[-1]
-    outer = _vectorize(s, stage, last, lanes)
+    outer = _vectorize(s, stage, last, lanes, machine)
     if parallel:
         target = rows if rows is not None and not _is_one(s, rows) else outer
         if target is not None:
@@ -150,7 +150,7 @@ def _vectorize_tuples(s: Schedule, stage: Stage, machine: Machine) -> None:
     part.vectorize(lane)
 
 
-def _vectorize(s: Schedule, stage: Stage, last: Loop, lanes: int) -> Loop | None:
+def _vectorize(s: Schedule, stage: Stage, last: Loop, lanes: int, machine: Machine) -> Loop | None:
     """Split `last` into vectors; the loop over them, or None where it is too short to pay."""
     size = _extent(s, last)
     if size is not None and size < lanes:
@@ -159,7 +159,7 @@ def _vectorize(s: Schedule, stage: Stage, last: Loop, lanes: int) -> Loop | None
         return None
     if not _vectorizable(s, stage):
         return last
-    outer, inner = stage.split(last, lanes)
+    outer, inner = stage.split(last, lanes * interleaved(s.block(stage), size, lanes, machine))
     stage.vectorize(inner)
     return outer
 

@@ -10,6 +10,7 @@ from tensorlang.schedule.rules import Machine
 
 from .analysis import (
     extent,
+    interleaved,
     is_contraction,
     is_plain,
     is_reduction,
@@ -31,12 +32,12 @@ def schedule_rows(s: Schedule, machine: Machine) -> bool:
     if any(not is_plain(s, s.block(st)) for st in stages):
         return False
     shared = [st for st in stages[:-1] if not is_reduction(s.block(st))]
-    if not all(_is_shared(s, st) for st in shared):
+    if not all(is_shared(s, st) for st in shared):
         return False
     if any(store_of(s.block(st)).buffer in s.func.params for st in stages[:-1]):
         return False  # an output cannot shrink to a row
     reductions = [st for st in stages if is_reduction(s.block(st))]
-    if not reductions or not all(_along_row(s.block(st)) for st in reductions):
+    if not reductions or not all(along_row(s.block(st)) for st in reductions):
         return False
     total = [work(s.block(st)) for st in stages]
     if is_reduction(s.block(stages[-1])):
@@ -46,7 +47,7 @@ def schedule_rows(s: Schedule, machine: Machine) -> bool:
         output = s[last.name]
     else:
         output = stages[-1]
-    row_count = _row_axes(s, output, [store_of(s.block(r)).buffer for r in reductions], {st.name for st in shared})
+    row_count = row_axes(s, output, [store_of(s.block(r)).buffer for r in reductions], {st.name for st in shared})
     if row_count is None:
         return False
     axes = list(output.axis)
@@ -79,7 +80,7 @@ def _whole(s: Schedule, reductions: list[Stage], others: list[Stage], machine: M
     return True
 
 
-def _is_shared(s: Schedule, stage: Stage) -> bool:
+def is_shared(s: Schedule, stage: Stage) -> bool:
     """Whether an injective stage is one value per element of a row: it and its readers run along the row's last axis."""
     block = s.block(stage)
     buffer, last = store_of(block).buffer, spatial_vars(block)[-1:]
@@ -92,7 +93,7 @@ def _is_shared(s: Schedule, stage: Stage) -> bool:
     return True
 
 
-def _along_row(block: Block) -> bool:
+def along_row(block: Block) -> bool:
     """The innermost reduction variable moves to the next element in some load, and no spatial variable does, or to the one
     after it."""
     if is_contraction(block) or not reduce_vars(block):
@@ -105,7 +106,7 @@ def _along_row(block: Block) -> bool:
     return all(stride(e, v) not in (1, 2) for e in moving for v in spatial_vars(block) if extent(block, v) != 1)
 
 
-def _row_axes(s: Schedule, output: Stage, buffers: list[Buffer], shared: set[str]) -> int | None:
+def row_axes(s: Schedule, output: Stage, buffers: list[Buffer], shared: set[str]) -> int | None:
     """How many leading axes of `output` select the row, or None if its reads of the reductions do not fit that. Stages named
     `shared` may read them too."""
     block = s.block(output)
@@ -162,5 +163,6 @@ def _vectorize_last(s: Schedule, output: Stage, last: Loop, machine: Machine) ->
     size = s.extent(last)
     if lanes == 1 or size.op == "const" and size.value < lanes:
         return
-    _, inner = output.split(last, lanes)
+    known = size.value if size.op == "const" else None
+    _, inner = output.split(last, lanes * interleaved(s.block(output), known, lanes, machine))
     output.vectorize(inner)

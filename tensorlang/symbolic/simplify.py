@@ -188,15 +188,19 @@ class _Simplifier:
         if g > 1:
             inner = {m: v // g for m, v in terms.items()}
             return plus(q, self.floordiv(plus(inner, integer(k // g)), {ONE: c // g}))
+        divided = [m for m, v in terms.items() if v == 1 and len(m) == 1 and m[0].op == "floordiv" and _positive(m[0].args[1])]
+        if len(divided) == 1:  # (x + y // a) // c -> (a*x + y) // (a*c)
+            ((atom,),) = divided
+            a = _positive(atom.args[1]) or 1
+            rest = {m: v for m, v in r.items() if m != (atom,)}
+            inside = plus(polynomial(atom.args[0]), times(rest, a))
+            if a * c <= 1 << 61 and self.ranges.exact(inside):
+                return plus(q, self.floordiv(inside, {ONE: a * c}))
         if len(terms) == 1:
             ((monomial, v),) = terms.items()
-            if v == 1 and len(monomial) == 1:
+            if v == 1 and len(monomial) == 1 and k == 0 and monomial[0].op == "floormod":
                 atom = monomial[0]
-                if atom.op == "floordiv" and (a := _positive(atom.args[1])):
-                    inside = plus(polynomial(atom.args[0]), {ONE: a * k} if k else {})
-                    if a * c <= 1 << 61 and self.ranges.exact(inside):
-                        return plus(q, self.floordiv(inside, {ONE: a * c}))
-                if atom.op == "floormod" and k == 0 and (a := _positive(atom.args[1])) and a % c == 0:
+                if (a := _positive(atom.args[1])) and a % c == 0:
                     return plus(q, self.floormod(self.floordiv(polynomial(atom.args[0]), {ONE: c}), {ONE: a // c}))
         return plus(q, polynomial(floordiv(build(r), c)))
 

@@ -124,6 +124,17 @@ def int_to_float(x: Term) -> Term:
     return Term(ir.cast(f32, x.expr))
 
 
+def scale(x: Term, n: Term, k: Term) -> Term:
+    """`x * 2**k` in two factors, since 2**k itself overflows at 128 and is denormal below -126."""
+    half = k >> 1
+    return x * floats((half + 127) << 23) * floats((k - half + 127) << 23)
+
+
+def ratio(a: Term, b: Term) -> Term:
+    """`a / b`."""
+    return a / b
+
+
 def wide(x: Term) -> Term:
     """f32 as f64."""
     return Term(ir.cast(f64, x.expr))

@@ -2,7 +2,8 @@
 
 A formula takes an algebra `m` (`numpy_algebra` or the LLVM one in `lowering/algebra.py`) and values of it. Values have
 Python's operators (`>>` is arithmetic on the signed integers used here); `m` has the rest: `select`, `fma`, `bits`
-(f32 to i32), `floats` (i32 to f32), `sqrt`, `floor`, `abs`, `wide`/`narrow` (f32 <-> f64), `low_word` (f64 bits to i32).
+(f32 to i32), `floats` (i32 to f32), `sqrt`, `floor`, `abs`, `wide`/`narrow` (f32 <-> f64), `low_word` (f64 bits to i32),
+and two for which machines have instructions: `scale` (times a power of two) and `ratio` (a quotient of ordinary numbers).
 
 All are defined for every input, NaN and infinities included, and use no conversion whose result is undefined.
 Error bounds, as measured against float64 over the whole range, stand in `ERROR_BOUNDS`.
@@ -43,12 +44,12 @@ def _with_sign_of(m: Any, magnitude: V, x: V) -> V:
     return m.floats(m.bits(magnitude) | (m.bits(x) & -0x80000000))
 
 
-def _reduce_exp(m: Any, x: V) -> tuple[V, V]:
-    """(k, r) with x = k ln2 + r, |r| <= ln2 / 2, k an i32."""
+def _reduce_exp(m: Any, x: V) -> tuple[V, V, V]:
+    """(k, n, r) with x = k ln2 + r, |r| <= ln2 / 2, k an i32 and n the same as f32."""
     shifted = m.fma(x, 1.44269504088896341, _MAGIC)
     n = shifted - _MAGIC
     r = m.fma(n, -_LN2_LO, m.fma(n, -_LN2_HI, x))
-    return m.bits(shifted) - _MAGIC_BITS, r
+    return m.bits(shifted) - _MAGIC_BITS, n, r
 
 
 def _expm1_small(m: Any, r: V) -> V:
@@ -63,14 +64,15 @@ def _power_of_two(m: Any, k: V) -> V:
 
 def exp(m: Any, x: V) -> V:
     """e**x, denormal results included."""
-    k, r = _reduce_exp(m, _clamp(m, x, -104.0, 89.0))
-    half = k >> 1  # two factors, since 2**k itself overflows at 128 and is denormal below -126
-    return (_expm1_small(m, r) + 1.0) * _power_of_two(m, half) * _power_of_two(m, k - half)
+    k, n, r = _reduce_exp(m, _clamp(m, x, -104.0, 89.0))
+    # (exp(r) - 1 - r) / r**2, minimax: 3e-9 of exp(r)
+    q = polynomial(m, r, 1.38145405799e-3, 8.36874544621e-3, 4.16683889925e-2, 1.66665211320e-1, 4.99999940395e-1)
+    return m.scale(m.fma(m.fma(q, r, 1.0), r, 1.0), n, k)
 
 
 def expm1(m: Any, x: V) -> V:
     """e**x - 1 without cancellation near 0."""
-    k, r = _reduce_exp(m, _clamp(m, x, -40.0, 89.0))
+    k, _, r = _reduce_exp(m, _clamp(m, x, -40.0, 89.0))
     scale = _power_of_two(m, k - 1)  # half of 2**k, which is finite at k = 128
     result = m.fma(scale, _expm1_small(m, r), scale - 0.5) * 2.0
     return m.select(m.abs(x) < 1e-7, x, result)
@@ -127,7 +129,7 @@ def rsqrt(m: Any, x: V) -> V:
 def sigmoid(m: Any, x: V) -> V:
     """1 / (1 + exp(-x)), relatively accurate in the left tail too."""
     e = exp(m, -m.abs(x))
-    return m.select(x < 0.0, e, m.constant(x, 1.0)) / (e + 1.0)
+    return m.ratio(m.select(x < 0.0, e, m.constant(x, 1.0)), e + 1.0)
 
 
 def tanh(m: Any, x: V) -> V:
@@ -139,7 +141,7 @@ def tanh(m: Any, x: V) -> V:
         1.48572235717979e-05, 6.37261928875436e-04, 4.89352455891786e-03,
     )  # fmt: skip
     q = polynomial(m, z, 1.19825839466702e-06, 1.18534705686654e-04, 2.26843463243900e-03, 4.89352518554385e-03)
-    return m.select(m.abs(x) < 4e-4, x, y * p / q)
+    return m.select(m.abs(x) < 4e-4, x, m.ratio(y * p, q))
 
 
 def erf(m: Any, x: V) -> V:
@@ -154,7 +156,7 @@ def erf(m: Any, x: V) -> V:
         m, z, -1.1791602954361697e-7, 2.3547966471313185e-5, 1.0179625278914885e-3, 1.4070470171167667e-2,
         1.1098505178285362e-1, 4.9746925110067538e-1, 1.0,
     )  # fmt: skip
-    return y * p / q
+    return m.ratio(y * p, q)
 
 
 def _reduce_pi(m: Any, x: V) -> tuple[V, V]:

@@ -60,6 +60,16 @@ def low_word(x: np.ndarray) -> np.ndarray:
     return x.view(np.int64).astype(np.int32)
 
 
+def scale(x: np.ndarray, n: np.ndarray, k: np.ndarray) -> np.ndarray:
+    """`x * 2**k`, rounded once; `n` is `k` as f32 (or NaN where `x` is)."""
+    return np.ldexp(x, k)
+
+
+def ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """`a / b` for a `b` that is neither zero nor infinite nor denormal."""
+    return a / b
+
+
 sqrt = np.sqrt
 floor = np.floor
 abs = np.abs

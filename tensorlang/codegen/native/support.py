@@ -1,8 +1,8 @@
 """What the front end leaves to each machine, as LLVM text that is linked in: pausing, atomics, system calls, memory,
-16-bit floats.
+16-bit floats, powers of two, quotients.
 
 The front end's code is the same for all machines: addresses in it are 64-bit integers, and where machines differ it calls a
-function `tl.*` that is defined here.
+function `tl.*` that is defined here. So are the steps of elementary functions for which some machines have instructions.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ define i64 @"tl.atomic_{op}"(i64 %a, i64 %v) {{inline}} {{{{
 
 _TO_SINGLE = re.compile(r"tl\.f16_to_f32(?:\.v(\d+))?$")
 _TO_HALF = re.compile(r"tl\.f32_to_f16(?:\.v(\d+))?$")
+_STEP = re.compile(r"tl\.(scale|ratio)\.(?:v(\d+))?f32$")
 
 # The feature that brings conversions between f16 and f32; AArch64 has them always.
 _HALF_FEATURES = {"x86_64": ("f16c", "avx512f"), "aarch64": ("",), "armv7": ("fp16",), "riscv64": ("zfhmin", "zfh")}
@@ -69,7 +70,9 @@ def support(called: Iterable[str], target: CpuTarget) -> str:
     Raises:
         InternalError: one is not known here.
     """
-    return "".join(_define(name, target) for name in sorted(set(called)))
+    lines = "".join(_define(name, target) for name in sorted(set(called))).splitlines()
+    declared = dict.fromkeys(line for line in lines if line.startswith("declare "))
+    return "".join(f"{line}\n" for line in (*declared, *(line for line in lines if line not in declared)))
 
 
 def _define(name: str, target: CpuTarget) -> str:
@@ -97,6 +100,8 @@ def _define(name: str, target: CpuTarget) -> str:
         return _conversion(name, match[1], to_single=True, hardware=_has_half(target))
     if match := _TO_HALF.match(name):
         return _conversion(name, match[1], to_single=False, hardware=_has_half(target))
+    if match := _STEP.match(name):
+        return _step(name, match[1], int(match[2] or 0), target)
     raise InternalError(f"{name} is called but was not compiled")
 
 
@@ -152,6 +157,85 @@ class _Text:
 
     def above(self, x: str, limit: int) -> str:
         return self.op(f"icmp ugt {self.type('i32')} {x}, {self.const(limit)}")
+
+
+def _step(name: str, kind: str, lanes: int, target: CpuTarget) -> str:
+    """`tl.scale`: x * 2**n for an integer n in [-256, 256]; `tl.ratio`: x / y for an ordinary y."""
+    t = _Text(str(lanes) if lanes else None)
+    declared: list[str] = []
+    wide = target.architecture == "x86_64" and target.has("avx512f") and target.has("avx512vl")
+    if wide and lanes >= 4 and lanes.bit_count() == 1:
+        width = min(lanes, 16)
+        fast = _scaled_by_instruction if kind == "scale" else _refined_quotient
+        starts = range(0, lanes, width)
+        parts = [fast(t, declared, width, *(_part(t, v, start, width) for v in ("%x", "%y"))) for start in starts]
+        result = _joined(t, parts, width)
+    elif kind == "scale":
+        result = _scaled_in_halves(t)
+    else:
+        result = t.op(f"fdiv {t.type('float')} %x, %y")
+    v, body = t.type("float"), "\n".join([*t.lines, f"  ret {t.type('float')} {result}"])
+    return f'{"".join(declared)}define {v} @"{name}"({v} %x, {v} %y) alwaysinline {{\n{body}\n}}\n'
+
+
+def _part(t: _Text, value: str, start: int, width: int) -> str:
+    """`width` lanes of a vector from `start`."""
+    if width == t.lanes:
+        return value
+    v = t.type("float")
+    return t.op(f"shufflevector {v} {value}, {v} poison, <{width} x i32> <{_numbers(start, width)}>")
+
+
+def _joined(t: _Text, parts: list[str], width: int) -> str:
+    """Vectors of `width` lanes, a power of two of them, end to end."""
+    while len(parts) > 1:
+        pairs, v = zip(parts[::2], parts[1::2], strict=True), f"<{width} x float>"
+        width *= 2
+        parts = [t.op(f"shufflevector {v} {a}, {v} {b}, <{width} x i32> <{_numbers(0, width)}>") for a, b in pairs]
+    return parts[0]
+
+
+def _numbers(start: int, count: int) -> str:
+    return ", ".join(f"i32 {n}" for n in range(start, start + count))
+
+
+def _scaled_by_instruction(t: _Text, declared: list[str], lanes: int, x: str, n: str) -> str:
+    v, mask = f"<{lanes} x float>", f"i{max(lanes, 8)}"
+    called = f"@llvm.x86.avx512.mask.scalef.ps.{32 * lanes}"
+    rounding = lanes == 16  # only this form has it; 4 is that of the thread
+    declared.append(f"declare {v} {called}({v}, {v}, {v}, {mask}{', i32' if rounding else ''})\n")
+    return t.op(f"call {v} {called}({v} {x}, {v} {n}, {v} {x}, {mask} -1{', i32 4' if rounding else ''})")
+
+
+def _scaled_in_halves(t: _Text) -> str:
+    """Two factors, since 2**n itself overflows at 128 and is denormal below -126."""
+    bound = t.op(f"fcmp uno {t.type('float')} %y, %y")  # a NaN has no integer: x is one too, and any will do
+    n = t.op(f"select {t.type('i1')} {bound}, {t.type('float')} {t.const('0.0', 'float')}, {t.type('float')} %y")
+    k = t.cast("fptosi", n, "float", "i32")
+    half = t.binary("ashr", k, 1)
+    result = "%x"
+    for power in (half, t.binary("sub", k, half)):
+        factor = t.cast("bitcast", t.binary("shl", t.binary("add", power, 127), 23), "i32", "float")
+        result = t.op(f"fmul {t.type('float')} {result}, {factor}")
+    return result
+
+
+def _refined_quotient(t: _Text, declared: list[str], lanes: int, x: str, y: str) -> str:
+    """x / y from an estimate of 1 / y good to 14 bits: a step of Newton's on it, and one on the quotient, which leaves about
+    half a unit in the last place. A division of 16 lanes keeps the divider busy for 16 cycles; this takes about five."""
+    v, mask = f"<{lanes} x float>", f"i{max(lanes, 8)}"
+    fused, estimated = f"@llvm.fma.v{lanes}f32", f"@llvm.x86.avx512.rcp14.ps.{32 * lanes}"
+    declared += [f"declare {v} {fused}({v}, {v}, {v})\n", f"declare {v} {estimated}({v}, {v}, {mask})\n"]
+
+    def fma(a: str, b: str, c: str) -> str:
+        return t.op(f"call {v} {fused}({v} {a}, {v} {b}, {v} {c})")
+
+    estimate = t.op(f"call {v} {estimated}({v} {y}, {v} zeroinitializer, {mask} -1)")
+    minus = t.op(f"fneg {v} {y}")
+    one = f"<{', '.join(['float 1.0'] * lanes)}>"
+    inverse = fma(estimate, fma(minus, estimate, one), estimate)
+    quotient = t.op(f"fmul {v} {x}, {inverse}")
+    return fma(fma(minus, quotient, x), inverse, quotient)
 
 
 def _conversion(name: str, lanes: str | None, *, to_single: bool, hardware: bool) -> str:

@@ -112,6 +112,13 @@ def _call(name: str, *operands: Value) -> Value:
     return Value(b, b.call(fn, [v.llvm for v in operands], fastmath=_FLAGS))
 
 
+def _machine(name: str, *operands: Value) -> Value:
+    """What `native/support.py` defines for each machine, as `tl.<name>.<type>`."""
+    b, t = operands[0].b, operands[0].llvm.type
+    fn = declare(b, f"tl.{name}.{suffix(t)}", t, [v.llvm.type for v in operands])
+    return Value(b, b.call(fn, [v.llvm for v in operands]))
+
+
 class LLVMAlgebra:
     """The functions of the algebra, in one builder."""
 
@@ -151,6 +158,14 @@ class LLVMAlgebra:
     def floats(self, x: Value) -> Value:
         """The f32 of an i32 bit pattern."""
         return self._bitcast(x, F32)
+
+    def scale(self, x: Value, n: Value, k: Value) -> Value:
+        """`x * 2**k`; `n` is `k` as f32."""
+        return _machine("scale", x, n)
+
+    def ratio(self, x: Value, y: Value) -> Value:
+        """`x / y` for a `y` that is neither zero nor infinite nor denormal."""
+        return _machine("ratio", x, y)
 
     def int_to_float(self, x: Value) -> Value:
         """The f32 nearest to an i32."""
