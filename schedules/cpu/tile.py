@@ -50,7 +50,8 @@ def schedule_tile(s: Schedule, stage: Stage, machine: Machine, before: Collectio
         stage = s.cache_write(stage)
         output = s[name]
     packed_rows = _pack_rows(s, stage, machine)
-    packed = packed_rows | _pack_operands(s, stage, machine)
+    packed, panels = _pack_operands(s, stage, machine)
+    packed |= packed_rows
     block = s.block(stage)
     axes = spatial_vars(block)
     done = {stage.name, output.name, *packed}
@@ -84,7 +85,9 @@ def schedule_tile(s: Schedule, stage: Stage, machine: Machine, before: Collectio
         around = [*batch, column_o, *rest]
         output.reorder(*around, *tail, *inner)
         long = reduction_size(block)
-        if row_o is not None and (long is None or long >= LONG_REDUCTION):
+        if panels:  # each is copied just before all the rows that are multiplied with it
+            pass
+        elif row_o is not None and (long is None or long >= LONG_REDUCTION):
             around.append(row_o)
             row_o = None
     else:
@@ -96,6 +99,10 @@ def schedule_tile(s: Schedule, stage: Stage, machine: Machine, before: Collectio
     at = output.fuse(*around) if len(around) > 1 else around[0]
     inside = row_o or (column_o if column_o not in around and not reuse else None)
     stage.compute_at(output, inside or at)
+    for panel in panels:
+        panel.compute_at(output, at)
+        _, lane = panel.split(panel.axis[-1], tile.lanes)
+        panel.vectorize(lane)
     _vectorize_stage(s, stage, tile)
     if column_i is not None:
         _, lane = output.split(column_i, tile.lanes)
@@ -199,26 +206,43 @@ def epilogue_of(s: Schedule, stage: Stage) -> Stage | None:
     return s[reader.name]
 
 
-def _pack_operands(s: Schedule, stage: Stage, machine: Machine) -> set[str]:
-    """Copies of operands in the order in which tiles read them: columns outermost in panels, then the reduction."""
+def _pack_operands(s: Schedule, stage: Stage, machine: Machine) -> tuple[set[str], list[Stage]]:
+    """Copies of operands in the order in which tiles read them: columns outermost in panels, then the reduction.
+
+    Returns the names of the copies, and those of them that are left to be made panel by panel, in the loop over panels.
+    """
     block = s.block(stage)
     if not is_contraction(block):
-        return set()
+        return set(), []
     column = spatial_vars(block)[-1]
     done: set[str] = set()
+    panels: list[Stage] = []
     for e in loads(source_of(block)):
         position = next((n for n, i in enumerate(e.args) if i is column), None)
         plain = all(i.op in ("var", "const") for i in e.args) and len(set(e.args)) == len(e.args)
         if e.value is store_of(block).buffer or position is None or not plain:
             continue
-        copy = _packed_stage(s, stage, block, e)
+        copy = _packed_stage(s, stage, block, e, machine)
         if copy is None:
             continue
         tile = choose_tile(block, machine)
-        _pack(copy, block, e, position, tile.vectors * tile.lanes)
         done.add(copy.name)
+        if _by_panels(s, block, e, tile, machine):
+            panels.append(copy)
+            continue
+        _pack(copy, block, e, position, tile.vectors * tile.lanes)
         schedule_elementwise(s, copy, machine)
-    return done
+    return done, panels
+
+
+def _by_panels(s: Schedule, block: Block, e: Expr, tile: Tile, machine: Machine) -> bool:
+    """Whether an input's copy is made panel by panel, so that it stays in the cache: nothing else runs in parallel then."""
+    if e.value not in s.func.inputs or e.value.name in s.func.attrs.get("constants", ()) or len(e.args) != 2:
+        return False
+    columns = extent(block, spatial_vars(block)[-1])
+    if len(spatial_vars(block)) != 2 or columns is None or reduction_size(block) is None:
+        return False
+    return columns // (tile.vectors * tile.lanes) >= 4 * machine.threads
 
 
 def _pack_rows(s: Schedule, stage: Stage, machine: Machine) -> set[str]:
@@ -239,7 +263,8 @@ def _pack_rows(s: Schedule, stage: Stage, machine: Machine) -> set[str]:
         if position is None or not plain or axes[-1] in e.args or e.value not in s.func.inputs:
             continue
         stride = prod(d.value for d in e.value.shape[position + 1 :]) * e.value.dtype.nbytes if _is_static(e.value) else 0
-        if panels >= LEAST_PANELS and _collisions(tile.rows, stride, machine):
+        prepared = e.value.name in s.func.attrs.get("constants", ())  # packed once, when the program is built
+        if prepared or panels >= LEAST_PANELS and _collisions(tile.rows, stride, machine):
             copy = s.cache_read(e.value, "packed", [stage])
             _pack(copy, block, e, position, tile.rows)
             schedule_elementwise(s, copy, machine)
@@ -247,12 +272,12 @@ def _pack_rows(s: Schedule, stage: Stage, machine: Machine) -> set[str]:
     return set()
 
 
-def _packed_stage(s: Schedule, stage: Stage, block: Block, e: Expr) -> Stage | None:
+def _packed_stage(s: Schedule, stage: Stage, block: Block, e: Expr, machine: Machine) -> Stage | None:
     """The stage that shall write the packed operand of load `e`: a new copy, its injective producer, or None."""
     column = spatial_vars(block)[-1]
     if e.value in s.func.inputs:
         prepared = e.value.name in s.func.attrs.get("constants", ())
-        if not prepared and step(e, column) == "unit" and not _pays_to_pack(block, e, column):
+        if not prepared and step(e, column) == "unit" and not _pays_to_pack(block, e, column, machine):
             return None
         return s.cache_read(e.value, "packed", [stage])
     producers = [st for st in s.stages if e.value in written_buffers(s.block(st))]
@@ -281,14 +306,16 @@ def _pack(copy: Stage, block: Block, e: Expr, position: int, width: int) -> None
     )
 
 
-def _pays_to_pack(block: Block, e: Expr, column: Expr) -> bool:
-    """Whether copying an operand at run time is repaid: long rows (which collide in the cache), read by many tiles."""
+def _pays_to_pack(block: Block, e: Expr, column: Expr, machine: Machine) -> bool:
+    """Whether copying an operand at run time is repaid: rows that are long (they collide in the cache) or that vectors do not
+    divide (loads cross lines and need masks), read by many tiles."""
     columns = extent(block, column)
     others = [extent(block, v) for v in spatial_vars(block)[:-1] if v not in e.args]
     readers = 1
     for n in others:
         readers *= n if n is not None else 64
-    return columns is not None and columns >= 256 and readers >= 64
+    awkward = columns is not None and (columns >= 256 or columns > machine.lanes(4) and columns % machine.lanes(4) != 0)
+    return awkward and readers >= 64
 
 
 @dataclass(frozen=True)
@@ -306,7 +333,8 @@ def choose_tile(block: Block, machine: Machine, steps: int | None = None) -> Til
 
     `steps` is the reduction's length where that is not its number of points. Per step of the reduction a core issues two
     multiply-adds and two loads a cycle, needs four cycles before an accumulator is ready again, and reads a packed panel
-    from the second-level cache at about 24 bytes a cycle.
+    from the second-level cache at about 24 bytes a cycle. A vector of a line of an image counts as two loads, since it lies
+    across two lines of the cache; one of every other element takes two such and a shuffle, which multiply-adds wait for.
     """
     axes = spatial_vars(block)
     column = axes[-1]
@@ -322,6 +350,8 @@ def choose_tile(block: Block, machine: Machine, steps: int | None = None) -> Til
     registers = machine.vector_registers
     reduction = reduction_size(block) if steps is None else steps
     reuse = is_contraction(block)
+    windows = [e for e in source if stride(e, column) in (1, 2) and e.args[-1] is not column] if reuse else []
+    halves = any(stride(e, column) == 2 for e in windows)
     best: tuple[float, Tile] | None = None
     for vectors in range(1, 9):
         if columns is not None and vectors > 1 and (vectors - 1) * lanes >= columns:
@@ -331,7 +361,8 @@ def choose_tile(block: Block, machine: Machine, steps: int | None = None) -> Til
                 break
             if rows * vectors + vectors + 1 > registers:
                 break
-            cycles = max(rows * vectors / 2, _loads(rows, vectors, reuse) / 2, 4.0)
+            loaded = _loads(rows, vectors, reuse) + (vectors * (3 if halves else 1) if windows else 0)
+            cycles = max((rows * vectors + (vectors if halves else 0)) / 2, loaded / 2, 4.0)
             if reduction is not None and reuse:
                 panel = reduction * vectors * lanes * 4
                 if panel > machine.l1_bytes // 2:
@@ -372,12 +403,15 @@ def _collisions(rows: int, stride: int, machine: Machine) -> int:
 
 
 def _row_axis(block: Block) -> int | None:
-    """The output axis along which a tile has rows: the innermost but the last that is longer than one."""
+    """The output axis along which a tile has rows: the innermost but the last that is longer than one; of products, such that
+    all rows read the same columns (in an image with channels second: the filters, not the lines)."""
     axes = spatial_vars(block)
-    for n in reversed(range(len(axes) - 1)):
-        if extent(block, axes[n]) != 1:
-            return n
-    return None
+    long = [n for n in reversed(range(len(axes) - 1)) if extent(block, axes[n]) != 1]
+    if is_contraction(block):
+        columns = [e for e in loads(source_of(block)) if stride(e, axes[-1]) in (1, 2)]
+        moving = {v for e in columns for i in e.args for v in free_vars(i)}
+        long = [n for n in long if axes[n] not in moving] or long
+    return next(iter(long), None)
 
 
 def batch_axes(block: Block) -> list[int]:

@@ -99,7 +99,15 @@ def schedule_product(s: Schedule, stage: Stage) -> set[str]:
 
 
 def is_matrix_product(block: Block) -> bool:
-    """A sum over one axis of products of two elements, each read at plain positions; all of it in whole tiles."""
+    """Whether a stage is a product of matrices, all of it in whole tiles."""
+    if not is_product(block):
+        return False
+    sizes = [extent(block, v) for v in (*spatial_vars(block)[-2:], reduce_vars(block)[0])]
+    return all(n is not None and n % TILE == 0 for n in sizes)
+
+
+def is_product(block: Block) -> bool:
+    """A sum over one axis of products of two elements, each read at plain positions."""
     if not is_contraction(block) or not isinstance(block.body, Store) or len(reduce_vars(block)) != 1:
         return False
     axes = spatial_vars(block)
@@ -110,6 +118,4 @@ def is_matrix_product(block: Block) -> bool:
         return False
     row, column = axes[-2:]
     sides = ((row, column), (column, row))
-    apart = all(any(a in e.args and b not in e.args for e in found) for a, b in sides)
-    sizes = [extent(block, v) for v in (row, column, reduce_vars(block)[0])]
-    return apart and all(n is not None and n % TILE == 0 for n in sizes)
+    return all(any(a in e.args and b not in e.args for e in found) for a, b in sides)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tensorlang.codegen.cuda.emit import HEADER, SHARED_BYTES, emit_cuda_kernel
+from tensorlang.codegen.cuda.emit import HEADER, SHARED_BYTES, cuda_program, emit_cuda_kernel
 from tensorlang.codegen.cuda.ptx import CAPABILITY, INSTALL, compile_ptx, launch_names
 from tensorlang.codegen.cuda.ptxas import assemble
 from tensorlang.codegen.emit import EmittedKernel
@@ -27,7 +27,11 @@ BLOCK_THREADS = 1024
 
 
 class Cuda(Target):
-    """NVIDIA GPUs of compute capability 9.0 and later."""
+    """NVIDIA GPUs of compute capability 9.0 and later.
+
+    Args:
+        vectors: whether kernels may count on parameters that begin at multiples of 16 bytes.
+    """
 
     name = "cuda"
     memory = "cuda"
@@ -36,6 +40,13 @@ class Cuda(Target):
     inspects = ("ptx", "ptxas")
     graph_compiler = "tensorlang.graph.device:compile_device"
     graph_runner = "tensorlang.runtime.cuda:CudaRunner"
+
+    def __init__(self, vectors: bool = True):
+        self.vectors = vectors
+
+    def without_vectors(self) -> Cuda:
+        """For arrays that begin anywhere."""
+        return Cuda(vectors=False)
 
     def machine(self, threads: int) -> Machine:
         return Machine(
@@ -57,8 +68,11 @@ class Cuda(Target):
         """Without a second version of each tile that has no guards: for threads side by side a guard costs nothing."""
         return [(name, run) for name, run in super().passes(base) if name != "partition"]
 
+    def grid(self, func: PrimFunc) -> PrimFunc:
+        return cuda_program(func)
+
     def emit(self, func: PrimFunc, name: str, trace: str) -> GridKernel:
-        return emit_cuda_kernel(func, name, trace)
+        return emit_cuda_kernel(func, name, trace, self.vectors)
 
     def assemble(self, kernels: Sequence[EmittedKernel]) -> str:
         return "\n\n".join([HEADER, *(k.text for k in kernels)])

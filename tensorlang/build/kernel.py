@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from tensorlang.build.lowering import LoweredKernel, lower_kernel, prepare
+from tensorlang.build.race_check import barrier_proof
 from tensorlang.codegen.native.machine_code import hot_loops
 from tensorlang.codegen.target import Function, Target, find_target
 from tensorlang.config import Settings
@@ -90,8 +92,14 @@ class Kernel:
 
     @property
     def proof(self) -> tuple[ProofEntry, ...]:
-        """What is known of every schedule step: proved, or unknown."""
-        return self.lowered.proof
+        """What is known of every schedule step: proved, or unknown. On a grid of threads, last, of the barriers between them:
+        refuted is a program with a data race, by the two threads and the element."""
+        return (*self.lowered.proof, *self._barriers)
+
+    @cached_property
+    def _barriers(self) -> tuple[ProofEntry, ...]:
+        program = self.target.grid(self.lowered.stages[-1].func)
+        return () if program is None else (barrier_proof(program),)
 
     def explain(self, sizes: Mapping[str, int] | None = None, *, machine: bool = True, cache: int = CACHE) -> Explanation:
         """What each schedule step did to arithmetic, bytes moved, footprint and vector lanes (see `schedule.figures`), the
@@ -103,7 +111,7 @@ class Kernel:
             cache: bytes of the cache that traffic is counted into.
         """
         read = asdict(hot_loops(self.asm)) if machine and "asm" in self.target.inspects else None
-        return explain(self.name, self.original, self.lowered.steps, self.proof, read, sizes, cache)
+        return explain(self.name, self.original, self.lowered.steps, self.lowered.proof, read, sizes, cache)
 
     def __call__(self, *arrays: Any, out: Any = None) -> Any:
         """Run on arrays (NumPy, or anything that exports DLPack); returns the output, or a tuple of them.
@@ -253,6 +261,7 @@ def build(
         program = Schedule(program)
         schedule(program)
     kernel = Kernel(lower_kernel(program, target=found), original, target=found)
+    _ = kernel._barriers  # refuses a race before anything is built
     if kernel.settings.jit:
         found.check(kernel.source)
     return kernel

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from tensorlang.codegen.barriers import grid_program
 from tensorlang.codegen.emit import EmittedKernel
-from tensorlang.codegen.grid import GridKernel, Launch
+from tensorlang.codegen.grid import GridKernel, Launch, is_one_block
 from tensorlang.codegen.opencl.device import INSTALL, Device, default_device, status
 from tensorlang.codegen.opencl.emit import LOCAL_BYTES, emit_opencl_kernel, opencl_module
 from tensorlang.codegen.target import Function, Need, Passes, Target
@@ -53,6 +54,9 @@ class OpenCL(Target):
     def passes(self, base: Passes) -> Passes:
         """Without a second version of each tile that has no guards: for items side by side a guard costs nothing."""
         return [(name, run) for name, run in super().passes(base) if name != "partition"]
+
+    def grid(self, func: PrimFunc) -> PrimFunc:
+        return grid_program(func, one_block=is_one_block(func.body, (), LOCAL_BYTES))
 
     def emit(self, func: PrimFunc, name: str, trace: str) -> GridKernel:
         return emit_opencl_kernel(func, name, trace)

@@ -88,6 +88,11 @@ def is_barrier(s: Stmt) -> bool:
     return isinstance(s, Evaluate) and s.expr.op == "call" and s.expr.value == BARRIER
 
 
+def is_launch(s: Stmt) -> bool:
+    """Whether a statement is the end of a launch: all blocks are through before the next begin."""
+    return isinstance(s, Evaluate) and s.expr.op == "call" and s.expr.value == LAUNCH
+
+
 def is_thread_loop(s: Stmt) -> bool:
     return isinstance(s, For) and s.kind.startswith("threadIdx.")
 

@@ -161,6 +161,8 @@ class ExprPrinter:
             other = self(b.args[0])
             if index.op == "ramp" and index.args[1].op == "const" and index.args[1].value == 1:
                 return f"vload_masked({buffer}, {self(index.args[0])}, {self(cond)}, {other})"
+            if index.op == "ramp" and index.args[1].op == "const" and index.args[1].value == 2 and lanes % 2 == 0:
+                return f"vload_strided_masked({buffer}, {self(index.args[0])}, 2, {self(cond)}, {other})"
             # Inactive lanes read element 0 of the buffer, which always exists, and are replaced.
             safe = f"select({self(cond)}, {self(index)}, vsplat(0, {lanes}))"
             return f"select({self(cond)}, vgather({buffer}, {safe}), {self(b)})"

@@ -18,8 +18,9 @@ from tensorlang.codegen.barriers import is_barrier, place_barriers, read, writte
 from tensorlang.codegen.emit import EmittedKernel, Emitter
 from tensorlang.errors import BuildError
 from tensorlang.ir.buffer import Buffer
-from tensorlang.ir.expr import Expr, const
-from tensorlang.ir.stmt import Allocate, For, If, PrimFunc, Seq, Stmt
+from tensorlang.ir.expr import Expr, const, eq, load
+from tensorlang.ir.reduction import CROSS_THREAD
+from tensorlang.ir.stmt import Allocate, For, If, PrimFunc, Seq, Stmt, Store
 from tensorlang.ir.visitor import free_vars, loads, own_exprs, substitute, walk_stmt
 
 AXES = ("x", "y", "z")
@@ -49,11 +50,13 @@ class GridKernel(EmittedKernel):
         launches: what it consists of, in order.
         outputs: names of the parameters that it writes.
         sizes: the size variables, by the name of their parameter.
+        aligned: names of the parameters that vectors are read from or written to: they have to begin at a multiple of 16 bytes.
     """
 
     launches: tuple[Launch, ...] = ()
     outputs: tuple[str, ...] = ()
     sizes: tuple[tuple[str, Expr], ...] = ()
+    aligned: frozenset[str] = frozenset()
 
 
 class GridEmitter(Emitter):
@@ -68,6 +71,7 @@ class GridEmitter(Emitter):
         self.shared = 0
         self.written = written(func.body)
         self.private: set[Buffer] = set()  # arrays of a block of which every thread has its own
+        self.aligned: set[Buffer] = set()  # what vectors are read from or written to
 
     # -- the language ----------------------------------------------------------------------------------------------
     def function(self, name: str, params: list[Buffer | Expr]) -> str:
@@ -107,6 +111,13 @@ class GridEmitter(Emitter):
     def conjunction(self, conditions: list[str]) -> str:
         raise NotImplementedError
 
+    def combine(self, loop: For, d: int, depth: int) -> None:
+        """A loop bound to dimension `d` of the threads, who combine their values into one element (`cross_thread_sum`)."""
+        raise BuildError(
+            f"{self.func.name}: loop {loop.var.name} of a reduction is bound to {loop.kind}, and this target's threads cannot "
+            "combine their values; rfactor it, and leave the loop that combines the parts serial"
+        )
+
     # -- launches --------------------------------------------------------------------------------------------------
     def kernel(self, trace: str) -> GridKernel:
         """The emitted kernel; `trace`, the steps of its schedule, goes above it as a comment.
@@ -128,7 +139,8 @@ class GridEmitter(Emitter):
         sizes = tuple((self.spell(v), v) for v in self.func.size_vars)
         steps = "".join(f"{self.comment} schedule: {step}\n" for step in trace.splitlines())
         text = steps + "\n".join(texts)
-        return GridKernel(self.name, text, tuple(params), space, (), tuple(launches), outputs, sizes)
+        aligned = frozenset(self.spell(b) for b in self.aligned) & {name for _, name in params}
+        return GridKernel(self.name, text, tuple(params), space, (), tuple(launches), outputs, sizes, aligned)
 
     def _launch(self, nest: Stmt, function: str) -> tuple[Launch, str]:
         nest = place_barriers(nest, self.private)
@@ -236,8 +248,13 @@ class GridEmitter(Emitter):
     def _threads(self, s: Stmt, depth: int) -> None:
         """A nest bound to threads, and what each of them does."""
         bound: list[tuple[int, For]] = []
-        while (d := axis_of(s, "threadIdx")) is not None:
-            assert isinstance(s, For)
+        conditions: list[Expr] = []  # between the loops: ragged tiles' guards
+        while (d := axis_of(s, "threadIdx")) is not None or (isinstance(s, If) and s.else_ is None and binds(s, "threadIdx")):
+            if isinstance(s, If):
+                conditions.append(s.cond)
+                s = s.then
+                continue
+            assert isinstance(s, For) and d is not None
             bound.append((d, s))
             s = s.body
         if inside := binds(s, "threadIdx"):
@@ -253,9 +270,20 @@ class GridEmitter(Emitter):
             self.open_if(self.conjunction(guards), depth)
         for d, loop in bound:
             self.position(loop.var, "threadIdx", d, inner)
+        for cond in conditions:
+            self.open_if(self.expr(cond), inner)
+            inner += 1
         self.scope += [loop.var for _, loop in bound[:-1]]
-        self._loop_body(bound[-1][1], inner)
+        if combined := [loop for _, loop in bound if CROSS_THREAD in loop.annotations]:
+            if combined != [bound[-1][1]]:
+                name = combined[0].var.name
+                raise BuildError(f"{self.func.name}: threads combine what loop {name} adds up; it has to be the innermost bound loop")
+            self.combine(combined[0], bound[-1][0], inner)
+        else:
+            self._loop_body(bound[-1][1], inner)
         del self.scope[len(self.scope) - len(bound) + 1 :]
+        for n in range(len(conditions)):
+            self.close(inner - n - 1)
         if guards:
             self.close(depth)
 
@@ -284,6 +312,54 @@ class GridEmitter(Emitter):
             )
         self.declare_private(buffer, max(1, size.value), depth)
         self.stmt(s.body, depth)
+
+
+@dataclass(frozen=True)
+class CrossThread:
+    """for t in threads: (if t == 0: y[i] = first); y[i] = y[i] op value(t)
+
+    Attributes:
+        store: the accumulation.
+        first: what `y[i]` begins with; None where it was initialised before.
+        value: what thread `t` contributes.
+        op: the operator of the expression that combines.
+        conditions: under which all of that happens, the same for all threads of the loop.
+    """
+
+    store: Store
+    first: Expr | None
+    value: Expr
+    op: str
+    conditions: tuple[Expr, ...]
+
+
+def cross_thread(loop: For) -> CrossThread | None:
+    """What the threads of a marked loop do together; None if it is not of that form."""
+    found: list[tuple[tuple[Expr, ...], Store]] = []
+    pending: list[tuple[tuple[Expr, ...], Stmt]] = [((), loop.body)]
+    while pending:
+        conditions, s = pending.pop(0)
+        if isinstance(s, Seq):
+            pending = [*((conditions, c) for c in s.stmts), *pending]
+        elif isinstance(s, If) and s.else_ is None:
+            parts = s.cond.args if s.cond.op == "and" else (s.cond,)
+            pending.insert(0, ((*conditions, *parts), s.then))
+        elif isinstance(s, Store):
+            found.append((conditions, s))
+        else:
+            return None
+    starts = eq(loop.var, 0)
+    first = found[0] if len(found) == 2 and starts in found[0][0] else None
+    if len(found) != (1 if first is None else 2):
+        return None
+    conditions, store = found[-1]
+    own = load(store.buffer, store.indices)
+    sides = [e for e in store.value.args if e is not own]
+    if first is not None and (first[1].indices != store.indices or first[1].buffer is not store.buffer):
+        return None
+    if any(loop.var in free_vars(e) for e in (*store.indices, *conditions)) or len(sides) != 1 or own in loads(sides[0]):
+        return None
+    return CrossThread(store, None if first is None else first[1].value, sides[0], store.value.op, conditions)
 
 
 def grid_of(launch: Launch, sizes: Mapping[Expr, int]) -> tuple[int, ...]:

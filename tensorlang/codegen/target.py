@@ -115,6 +115,11 @@ class Target(ABC):
             BuildError: the target has no word for something in it.
         """
 
+    def grid(self, func: PrimFunc) -> PrimFunc | None:
+        """Lowered `func` with the barriers and launches that are emitted for it, of which `Kernel.proof` says whether it has
+        data races; None where no threads share memory."""
+        return None
+
     def assemble(self, kernels: Sequence[EmittedKernel]) -> str:
         """One text of all kernels, with whatever goes around them."""
         return "\n".join(k.text for k in kernels)

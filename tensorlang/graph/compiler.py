@@ -107,7 +107,8 @@ def compile_graph(graph: Graph, target: Target, settings: Settings, weights: Wei
 
 def options_for(cpu: Target, settings: Settings) -> Options:
     """How graphs are optimised for a machine: bytes are multiplied as bytes where an instruction does so."""
-    return Options(integers=cpu.has("avx512vnni"), winograd=settings.winograd, lanes=cpu.machine(1).lanes(4))
+    lanes = cpu.machine(1).lanes(4)
+    return Options(integers=cpu.has("avx512vnni"), winograd=settings.winograd, lanes=lanes, channels_second=lanes > 1)
 
 
 def as_declared(manifest: dict[str, Any], graph: Graph) -> dict[str, Any]:

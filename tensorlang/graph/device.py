@@ -6,10 +6,11 @@ Everything lies in one arena of the device, at offsets that are planned before; 
 from __future__ import annotations
 
 import json
+from collections.abc import Set
 from typing import Any
 
-from tensorlang.build import evaluate, lower_kernel, prepare
-from tensorlang.codegen.cuda.emit import HEADER, RESERVED
+from tensorlang.build import LoweredKernel, evaluate, lower_kernel, prepare
+from tensorlang.codegen.cuda.emit import HEADER, RESERVED, VECTOR_BYTES
 from tensorlang.codegen.grid import GridKernel, grid_of
 from tensorlang.codegen.target import Target
 from tensorlang.config import Settings
@@ -20,6 +21,7 @@ from tensorlang.graph.passes.storage import without_narrow
 from tensorlang.graph.program.builder import ProgramBuilder
 from tensorlang.graph.program.emit_static import StaticMain
 from tensorlang.graph.program.tree import Argument, Block, Step
+from tensorlang.ir.stmt import PrimFunc
 from tensorlang.runtime.artifact import FORMAT, Artifact
 
 # Winograd's transforms are scheduled for vector registers, which threads do not have.
@@ -56,8 +58,9 @@ def compile_device(graph: Graph, target: Target, settings: Settings) -> Artifact
     declared = graph
     graph = without_narrow(graph)
     optimised = optimize(graph, OPTIONS)
-    builder = ProgramBuilder(optimised, lambda func, name: lower_kernel(func, target=target, name=name), prepare, DeviceMain)
-    program = builder.run(fuse(optimised))
+    program = _program(optimised, target, frozenset())
+    if anywhere := _unaligned(program):  # parts of other tensors
+        program = _program(optimised, target, anywhere)
     launches = [entry for step in program.steps for entry in _launches(step, program.kernels[step.kernel].emitted)]
     manifest = dict(program.manifest)
     code = json.loads(target.build(program.source, settings))
@@ -66,6 +69,31 @@ def compile_device(graph: Graph, target: Target, settings: Settings) -> Artifact
         manifest[key] = [{**e, "dtype": v.dtype.numpy.name} for e, v in zip(manifest[key], values, strict=True)]
     manifest.update({"format": FORMAT, "target": target.name, "arena_bytes": 0, "steps": [], "device": plan})
     return Artifact(manifest, program.source, {}, program.weights, {"launches": float(len(launches))})
+
+
+def _program(graph: Graph, target: Target, anywhere: Set[str]) -> Any:
+    """The program of an optimised graph. Kernels named in `anywhere` take arrays that begin anywhere."""
+    scalar = target.without_vectors() if anywhere else target  # type: ignore[attr-defined]
+
+    def lower(func: PrimFunc, name: str) -> LoweredKernel:
+        return lower_kernel(func, target=scalar if name in anywhere else target, name=name)
+
+    return ProgramBuilder(graph, lower, prepare, DeviceMain).run(fuse(graph))
+
+
+def _unaligned(program: Any) -> frozenset[str]:
+    """Kernels that read or write vectors of an array which some call lets begin elsewhere than at a multiple of a vector."""
+    found = set()
+    for step in program.steps:
+        kernel = program.kernels[step.kernel].emitted
+        names = [name for _, name in kernel.params]
+        for name, argument in zip(names, step.args, strict=True):
+            if name in kernel.aligned:
+                place, at, shift = _number(argument)
+                begin = shift if place in ("input", "output") else at + shift
+                if begin % VECTOR_BYTES:
+                    found.add(step.kernel)
+    return frozenset(found)
 
 
 def _launches(step: Step, kernel: object) -> list[dict[str, Any]]:

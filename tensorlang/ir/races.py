@@ -20,7 +20,8 @@ from tensorlang.errors import InputError, TensorlangError
 from tensorlang.ir.buffer import Buffer
 from tensorlang.ir.expr import Expr
 from tensorlang.ir.interp import run
-from tensorlang.ir.stmt import Allocate, For, PrimFunc, Stmt
+from tensorlang.ir.reduction import CROSS_THREAD
+from tensorlang.ir.stmt import Allocate, For, PrimFunc, Stmt, Store
 from tensorlang.ir.visitor import children, walk_stmt
 
 Place = tuple[int, int, int]
@@ -73,6 +74,7 @@ class _Watch:
     def __init__(self, func: PrimFunc):
         self.func = func
         self.axes = _axes(func.body)
+        self.combined = _combined(func.body)
         self.in_block, self.in_thread = _allocated(func.body, "blockIdx."), _allocated(func.body, "threadIdx.")
         self.epoch = 0
         # By element: the accesses that no barrier has ordered yet: kind, block, thread, and the barriers passed so far.
@@ -88,6 +90,8 @@ class _Watch:
             return
         block, thread = [0, 0, 0], [0, 0, 0]
         for v, n in env.items():
+            if self.combined.get(v) is buffer:
+                continue  # the threads combine their values in registers, and the first one stores
             if (axis := self.axes.get(v)) is not None:
                 (block if axis.startswith("blockIdx.") else thread)["xyz".index(axis[-1])] = n
         me = (kind, _place(block), _place(thread), self.epoch)
@@ -113,6 +117,15 @@ def _axes(body: Stmt) -> dict[Expr, str]:
         if isinstance(s, For) and kinds.setdefault(s.var, s.kind) != s.kind:
             raise InputError(f"loops over {s.var.name} are bound to {kinds[s.var]} here and {s.kind} there; rename one of them")
     return {v: kind for v, kind in kinds.items() if kind.startswith(("blockIdx.", "threadIdx."))}
+
+
+def _combined(body: Stmt) -> dict[Expr, Buffer]:
+    """Loops whose threads combine their values: by variable, the buffer that the result goes to."""
+    return {
+        s.var: t.buffer
+        for s in walk_stmt(body) if isinstance(s, For) and CROSS_THREAD in s.annotations
+        for t in walk_stmt(s) if isinstance(t, Store)
+    }  # fmt: skip
 
 
 def _allocated(s: Stmt, kind: str, inside: bool = False) -> set[Buffer]:

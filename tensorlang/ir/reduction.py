@@ -27,6 +27,7 @@ from tensorlang.ir.visitor import free_vars, loads, substitute, substitute_stmt
 COMBINE = {"sum": add, "prod": mul, "max": maximum, "min": minimum, "any": or_, "all": and_}
 _KIND_OF_OP = {"add": "sum", "mul": "prod", "max": "max", "min": "min", "or": "any", "and": "all"}
 REDUCER = "reducer"  # the annotation
+CROSS_THREAD = "cross_thread"  # annotation of a loop bound to threads, whose values are combined into one element
 
 
 @dataclass(frozen=True, eq=False)

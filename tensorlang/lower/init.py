@@ -1,14 +1,20 @@
 """Reductions lose their init: it becomes a nest of its own before the outermost reduction loop.
 
 for i: for k: with y(i, k): init y[i] = 0; y[i] += x[i, k]   ->   for i: y[i] = 0; for k: y[i] += x[i, k]
+
+Where threads combine their values, the first of them initialises:
+
+for t in threads: with y(t): init y[0] = 0; y[0] += x[t]     ->   for t in threads: if t == 0: y[0] = 0
+                                                                                    y[0] += x[t]
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from tensorlang.ir.reduction import init_nest, reduce_loop_vars
-from tensorlang.ir.stmt import Block, PrimFunc, Stmt, seq
+from tensorlang.ir.expr import eq
+from tensorlang.ir.reduction import CROSS_THREAD, init_nest, reduce_loop_vars
+from tensorlang.ir.stmt import Block, If, PrimFunc, Stmt, seq
 from tensorlang.ir.tensor_intrin import TENSORIZED
 from tensorlang.ir.tree import loops_of, path_to
 from tensorlang.ir.visitor import blocks, children, with_children
@@ -24,6 +30,10 @@ def lower_init(func: PrimFunc) -> PrimFunc:
         # A tile of an instruction is initialised as a whole, before it.
         at = next((n for n, f in enumerate(loops) if f.var in reduce_vars or TENSORIZED in f.annotations), len(loops))
         anchor: Stmt = loops[at] if at < len(loops) else block
+        if at < len(loops) and CROSS_THREAD in loops[at].annotations:
+            first = init_nest(block, loops[at:], f"{block.name}_init")
+            before.setdefault(id(block), []).append(If(eq(loops[at].var, 0), first))
+            continue
         before.setdefault(id(anchor), []).append(init_nest(block, loops[at:], f"{block.name}_init"))
     if not before:
         return func

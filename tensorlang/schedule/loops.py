@@ -10,7 +10,7 @@ from typing import Any
 from tensorlang.errors import ScheduleError
 from tensorlang.ir.expr import Expr, const, le, lt, minimum, var, wrap
 from tensorlang.ir.intrinsics import PREFETCH
-from tensorlang.ir.reduction import REDUCER, reduce_loop_vars, reduction_of
+from tensorlang.ir.reduction import COMBINE, CROSS_THREAD, REDUCER, reduce_loop_vars, reduction_of
 from tensorlang.ir.stmt import Allocate, Block, For, PrimFunc, Stmt
 from tensorlang.ir.tensor_intrin import BLOCKIZED, FALLBACK, TENSORIZED
 from tensorlang.ir.tree import guard_blocks, loop_path, loops_of, read_buffers, replace_stmt, written_buffers
@@ -20,7 +20,7 @@ from tensorlang.symbolic.simplify import simplify
 
 TAILS = ("guard", "shift_inwards")
 THREAD_AXES = ("blockIdx.x", "blockIdx.y", "blockIdx.z", "threadIdx.x", "threadIdx.y", "threadIdx.z", "vthread")
-MEANINGFUL = (REDUCER, BLOCKIZED, TENSORIZED, FALLBACK, PREFETCH)  # annotations that primitives of their own make
+MEANINGFUL = (REDUCER, CROSS_THREAD, BLOCKIZED, TENSORIZED, FALLBACK, PREFETCH)  # annotations that primitives of their own make
 
 
 def split(
@@ -249,6 +249,24 @@ def check_bind(func: PrimFunc, loop: For, axis: str) -> None:
         if other.kind == axis:
             where = "inside" if any(s is other for s in path) else "around"
             raise ScheduleError(f"bind: loop {loop.var.name} is {where} {other.var.name}, which is bound to {axis} already")
+
+
+def is_cross_thread(loop: For, axis: str) -> bool:
+    """Whether threads of one block can combine what the iterations of `loop` add up: it is the only reduction loop of the one
+    stage inside, directly around it, and the stage's operator is one of the language."""
+    block = loop.body
+    if not axis.startswith("threadIdx.") or not isinstance(block, Block) or block.init is None:
+        return False
+    reduction = reduction_of(block)
+    if reduction is None or reduction.kind not in COMBINE or reduce_loop_vars(block) != {loop.var}:
+        return False
+    return not free_vars(block.predicate) & {loop.var}
+
+
+def bind_cross_thread(func: PrimFunc, loop: For, axis: str) -> PrimFunc:
+    """`loop` bound to `axis`, marked as one whose values its threads combine."""
+    marked = replace(loop, kind=axis, annotations={**loop.annotations, CROSS_THREAD: True})
+    return func.with_body(replace_stmt(func.body, loop, marked))
 
 
 def annotate(func: PrimFunc, target: For | Block, key: str, value: Any) -> PrimFunc:

@@ -41,16 +41,22 @@ class Access:
         return "writes" if self.write else "reads"
 
 
-def accesses(path: Sequence[Stmt]) -> list[Access]:
-    """All accesses inside the last statement of `path`, which leads to it from the root of the program.
-
-    A block's initialisation counts only where it touches other elements than the block's own update does.
-    """
+def every_access(path: Sequence[Stmt]) -> Iterator[Access]:
+    """As `accesses`, with nothing left out, in the order of the text."""
     context = _Context()
     for s, inside in zip(path, path[1:], strict=False):
         context = context.enter(s, inside)
+    yield from _statement(path[-1], context)
+
+
+def accesses(path: Sequence[Stmt]) -> list[Access]:
+    """All accesses inside the last statement of `path`, which leads to it from the root of the program.
+
+    A block's initialisation counts only where it touches other elements than the block's own update does; a read counts only
+    where the same block does not write the element.
+    """
     found: dict[tuple, Access] = {}
-    for access in _statement(path[-1], context):
+    for access in every_access(path):
         key = (access.stage, access.buffer, access.indices, access.conditions, access.exact)
         known = found.get(key)
         if known is None or (access.write and not known.write):

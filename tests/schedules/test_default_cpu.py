@@ -49,6 +49,36 @@ def test_softmax_symbolic():
     check(programs.softmax(te.var("R"), te.var("C")), programs.softmax_reference, R=9, C=77)
 
 
+def filters_by_planes(filters, channels, points):
+    w, x = te.placeholder((filters, channels), "f32", name="w"), te.placeholder((channels, points), "f32", name="x")
+    k = te.reduce_axis(channels, name="k")
+    y = te.compute((filters, points), lambda i, j: te.sum(w[i, k] * x[k, j], axis=k), name="y")
+    out = te.compute(y.shape, lambda i, j: te.maximum(y[i, j], 0), name="out")
+    return te.create_prim_func("planes", [w, x], [out], constants=["w"])
+
+
+@pytest.mark.parametrize(("filters", "channels", "points"), [(64, 40, 3136), (70, 33, 1000), (65, 20, 49), (64, 1, 300)])
+def test_constant_rows_by_wide_planes(filters, channels, points):
+    check(filters_by_planes(filters, channels, points), lambda w, x: np.maximum(w @ x, 0))
+
+
+def test_wide_planes_are_packed_panel_by_panel():
+    machine = replace(machine_of(CpuTarget.host(), 2), threads=2)
+    text = lower_kernel(filters_by_planes(64, 40, 3136), machine=machine).emitted.text
+    assert text.count("@chunk") == 1 and "x_packed = local_array" in text and "w_packed[" in text
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(("size", "channels", "filters", "kernel"), [(9, 3, 5, 3), (23, 4, 33, 5), (40, 3, 16, 7)])
+def test_conv_channels_second(size, channels, filters, kernel, stride):
+    """The rows of a tile are filters: they share the vectors of the image."""
+    attrs = {"strides": (stride, stride), "pads": (0, 0, 0, 0), "dilations": (1, 1)}
+    x = te.placeholder((1, channels, size, size), "f32", name="x")
+    w = te.placeholder((filters, channels, kernel, kernel), "f32", name="w")
+    func = te.create_prim_func("conv", [x, w], [get("conv").te(x, w, **attrs)])
+    check(func, lambda a, b: get("conv").numpy(a, b, **attrs), tolerance=2e-4)
+
+
 @pytest.mark.parametrize(
     ("size", "channels", "filters", "kernel", "stride"),
     [(8, 3, 16, 3, 1), (9, 16, 24, 3, 2), (7, 32, 50, 1, 1), (14, 8, 70, 5, 1)],

@@ -17,16 +17,15 @@ import keyword
 from collections.abc import Mapping
 from dataclasses import replace
 
-import numpy as np
-
 from tensorlang.codegen.barriers import grid_program
 from tensorlang.codegen.cuda import vocabulary
 from tensorlang.codegen.expr_printer import ExprPrinter
-from tensorlang.codegen.grid import AXES, GridEmitter, GridKernel, axis_of, binds, is_one_block
+from tensorlang.codegen.grid import AXES, GridEmitter, GridKernel, axis_of, binds, cross_thread, is_one_block
 from tensorlang.errors import BuildError
 from tensorlang.ir.buffer import Buffer
-from tensorlang.ir.expr import Expr, const, load
+from tensorlang.ir.expr import Expr, const, floormod, load, ne, not_, or_, rebuild, var
 from tensorlang.ir.stmt import Allocate, For, MultiStore, PrimFunc, Stmt, Store
+from tensorlang.ir.tree import path_to
 from tensorlang.ir.visitor import (
     children,
     free_vars,
@@ -37,25 +36,38 @@ from tensorlang.ir.visitor import (
     rewrite,
     rewrite_stmt,
     substitute,
+    substitute_stmt,
     walk_stmt,
 )
+from tensorlang.symbolic.access import every_access
 from tensorlang.symbolic.affine import linear_form
+from tensorlang.symbolic.conflict import Sides, conflict
+from tensorlang.symbolic.interval import Interval
+from tensorlang.symbolic.simplify import simplify
 
 HEADER = "from tensorlang.codegen.cuda.functions import *\n"
 RESERVED = frozenset([*keyword.kwlist, *dir(builtins), *vocabulary.NAMES])
 SHARED_BYTES = 48 * 1024  # what a block has without asking for more
 PRIVATE_BYTES = 16 * 1024
+WARP = 32
+COMBINED = {"add": "sum", "mul": "prod", "max": "max", "min": "min"}  # by operator: what threads combine together
+EXCHANGED = ("f32", "f64", "i32", "i64")  # types of registers that they exchange
+VECTOR_BYTES = 16  # of the widest access to memory
+VECTOR_LANES = (2, 4)
+VECTOR_TYPES = ("f32", "f64", "i32", "i64")
 _ATOM = 12  # how tightly brackets bind (see `expr_printer`)
-MOST_ADDRESSES = 1 << 16  # of an array's accesses, up to which threads' elements are compared
 
 
-def emit_cuda_kernel(func: PrimFunc, name: str, trace: str = "") -> GridKernel:
+def emit_cuda_kernel(func: PrimFunc, name: str, trace: str = "", vectors: bool = True) -> GridKernel:
     """The functions of a lowered program; `trace`, the steps of its schedule, goes above them as a comment.
+
+    Args:
+        vectors: whether vectors may be read from and written to the parameters (see `GridKernel.aligned`).
 
     Raises:
         BuildError: its thread axes are not such that a grid can run it; the message says how they have to be.
     """
-    return CudaEmitter(func, f"k_{name}" if name in RESERVED else name).kernel(trace)
+    return CudaEmitter(func, f"k_{name}" if name in RESERVED else name, vectors).kernel(trace)
 
 
 def private_arrays(func: PrimFunc) -> set[Buffer]:
@@ -87,12 +99,14 @@ class CudaEmitter(GridEmitter):
     shared_bytes = SHARED_BYTES
     private_bytes = PRIVATE_BYTES
 
-    def __init__(self, func: PrimFunc, name: str):
+    def __init__(self, func: PrimFunc, name: str, vectors: bool = True):
         private = private_arrays(func)
         names = {b.name for b in private}
         super().__init__(_privatise(func, private) if private else func, name)
         self.private = {b for b in _block_arrays(self.func.body) if b.name in names}
 
+        self.of_thread = self.private | _thread_arrays(self.func.body)
+        self.vectors = vectors
         self.expr = CudaPrinter(self.spell, self.spell, self.ranges)
 
     def function(self, name: str, params: list[Buffer | Expr]) -> str:
@@ -100,7 +114,9 @@ class CudaEmitter(GridEmitter):
             f"{_type(p)}* {self.spell(p)}" if isinstance(p, Buffer) else f"{p.dtype.name} {self.spell(p)}" for p in params
         )
         names = ", ".join(map(self.spell, params))
-        lines = [*self.prologue, *self.lines] or ["    pass"]
+        shared = {f"    {self.spell(b)} = cuda.shared.array(" for b in self.aligned}
+        prologue = [f"{p[:-1]}, alignment={VECTOR_BYTES})" if p.startswith(tuple(shared)) else p for p in self.prologue]
+        lines = [*prologue, *self.lines] or ["    pass"]
         return "\n".join([f'@launch("{typed}", threads={tuple(self.threads)})', f"def {name}({names}):", *lines]) + "\n"
 
     def position(self, v: Expr, axis: str, d: int, depth: int) -> None:
@@ -138,11 +154,123 @@ class CudaEmitter(GridEmitter):
     def conjunction(self, conditions: list[str]) -> str:
         return " and ".join(conditions)
 
+    # -- vectors ---------------------------------------------------------------------------------------------------
+    def _for(self, s: For, depth: int) -> None:
+        """A loop of one thread. A vectorized one that copies or computes neighbouring elements, at places that are proved to be
+        multiples of its length, reads and writes them by one instruction; any other is a loop."""
+        if s.kind != "vectorized" or not self._wide(s, depth):
+            super()._for(s, depth)
+
+    def _wide(self, loop: For, depth: int) -> bool:
+        s, lanes = loop.body, loop.extent.value if loop.extent.op == "const" else 0
+        if not isinstance(s, Store) or lanes not in VECTOR_LANES:
+            return False
+        places = {e: self._vector_place(e.value, e.args[0], loop) for e in dict.fromkeys(loads(s.value))}
+        target = self._vector_place(s.buffer, s.indices[0], loop)
+        under = _conditions(s.value)
+        wide = {
+            e: at
+            for e, at in places.items()
+            if at is not None and len(under[e]) == 1 and not any(loop.var in free_vars(c) for c in next(iter(under[e])))
+        }
+        if target is None and not wide:
+            return False
+        taken = {e: self.temporary("w") for e in wide}
+        for e, at in wide.items():
+            assert at is not None
+            text = f"load{lanes}({self.spell(e.value)}, {self.expr(at)})"
+            if guards := [f"({self.expr(c)})" for c in next(iter(under[e]))]:  # elsewhere the element may not exist
+                zeros = ", ".join([f"{_type(e.value)}(0)"] * lanes)
+                text = f"{text} if {self.conjunction(guards)} else ({zeros})"
+            self.line(depth, f"{taken[e]} = {text}")
+        values = []
+        for n in range(lanes):
+            held = {e: var(f"{name}[{n}]", e.dtype) for e, name in taken.items()}
+            self.names.update({v: v.name for v in held.values()})
+            value = rewrite(s.value, lambda e, held=held: held.get(e))  # type: ignore[misc]
+            store = Store(s.buffer, s.indices, value)
+            values.append(substitute_stmt(store, {loop.var: const(n)}))
+        if target is None:
+            for store in values:
+                self._emit_store(store, None, depth)
+            return True
+        texts = [f"{_type(s.buffer)}({self.expr(store.value)})" for store in values]
+        self.line(depth, f"store{lanes}({self.spell(s.buffer)}, {self.expr(target)}, ({', '.join(texts)}))")
+        return True
+
+    def _vector_place(self, buffer: Buffer, index: Expr, loop: For) -> Expr | None:
+        """The first of the neighbouring elements at `index` in the iterations of `loop`, if a vector may lie there."""
+        lanes = loop.extent.value
+        form = linear_form(index, {loop.var})
+        if not self.vectors and (buffer in self.func.params or buffer in self.workspace):
+            return None
+        if buffer.dtype.name not in VECTOR_TYPES or lanes * buffer.dtype.nbytes > VECTOR_BYTES or buffer in self.of_thread:
+            return None
+        if form is None or form[0].get(loop.var) != 1 or loads(index):
+            return None
+        ranges = {v: n for v, n in self.ranges.items() if v is not loop.var}
+        if simplify(floormod(form[1], const(lanes)), ranges) is not const(0):
+            return None
+        self.aligned.add(buffer)
+        return form[1]
+
+    def combine(self, loop: For, d: int, depth: int) -> None:
+        """Threads of a warp exchange registers; warps meet in shared memory. Then the first thread stores."""
+        where = f"{self.func.name}: loop {loop.var.name} of a reduction is bound to {loop.kind}"
+        made = cross_thread(loop)
+        if made is None or made.op not in COMBINED or made.store.buffer.dtype.name not in EXCHANGED:
+            raise BuildError(f"{where}: threads combine {', '.join(COMBINED)} of {', '.join(EXCHANGED)}, and this is another")
+        count, others = loop.extent.value, self.threads[1] * self.threads[2]
+        if d != 0 or count % WARP or count != self.threads[0] or (count > WARP and others > 1):
+            raise BuildError(
+                f"{where}, {count} threads of a block of {tuple(self.threads)}: it has to be all of threadIdx.x, a multiple of "
+                f"{WARP}, and no other axis may have threads if it is more than {WARP}"
+            )
+        if made.conditions:
+            self.open_if(self.conjunction([f"({self.expr(c)})" for c in made.conditions]), depth)
+            depth += 1
+        kind = "warp" if count == WARP else "block"
+        total, scratch = self.temporary("total"), ""
+        if kind == "block":
+            scratch = self.temporary("parts")
+            self.prologue.append(f"    {scratch} = cuda.shared.array({count // WARP}, {_type(made.store.buffer)})")
+            self.shared += count // WARP * made.store.buffer.dtype.nbytes
+            scratch = f", {scratch}"
+        self.line(depth, f"{total} = {kind}_{COMBINED[made.op]}({self.expr(made.value)}{scratch})")
+        self.open_if(f"{self.thread(0)} == 0", depth)
+        begin = made.first if made.first is not None else load(made.store.buffer, made.store.indices)
+        held = var(total, made.store.buffer.dtype)
+        self.names[held] = total
+        self.line(depth + 1, self._store(replace(made.store, value=rebuild(made.store.value, (begin, held))), None))
+
     def _share(self, buffer: Buffer) -> None:
         if buffer in self.private:
             self.declare_shared(buffer, max(1, buffer.shape[0].value))
         else:
             super()._share(buffer)
+
+
+def _conditions(e: Expr) -> dict[Expr, set[tuple[Expr, ...]]]:
+    """Loads in `e`, and under which conditions of `select` each happens."""
+    found: dict[Expr, set[tuple[Expr, ...]]] = {}
+    stack: list[tuple[Expr, tuple[Expr, ...]]] = [(e, ())]
+    while stack:
+        node, around = stack.pop()
+        if node.op == "load":
+            found.setdefault(node, set()).add(around)
+        if node.op == "select":
+            cond, then, other = node.args
+            stack += [(cond, around), (then, (*around, cond)), (other, (*around, not_(cond)))]
+        else:
+            stack += [(a, around) for a in node.args]
+    return found
+
+
+def _thread_arrays(s: Stmt, inside: bool = False) -> set[Buffer]:
+    """Arrays that a thread allocates for itself."""
+    found = {s.buffer} if isinstance(s, Allocate) and inside else set()
+    inside = inside or axis_of(s, "threadIdx") is not None
+    return found.union(*(_thread_arrays(c, inside) for c in children(s)))
 
 
 def _type(buffer: Buffer) -> str:
@@ -158,26 +286,31 @@ def _block_arrays(s: Stmt) -> list[Buffer]:
 
 
 def _is_private(body: Stmt, buffer: Buffer) -> bool:
-    """Whether no two threads of a block touch one element: the addresses of each are listed, and compared."""
-    owner: dict[int, tuple[int, ...]] = {}
-    for index, loops in _accesses(body, buffer):
-        bound = {axis_of(loop, "threadIdx"): loop for loop in loops if axis_of(loop, "threadIdx") is not None}
-        if any(s.extent.op != "const" for s in loops if s.var in free_vars(index)):
-            return False
-        inner = [s for s in loops if s.var in free_vars(index) and axis_of(s, "threadIdx") is None]
-        if any(axis_of(s, "blockIdx") is not None for s in inner):
-            return False
-        if free_vars(index) - {s.var for s in loops} or loads(index) or not bound:
-            return False
-        axes = [*bound.values(), *inner]
-        if np.prod([s.extent.value for s in axes], dtype=float) > MOST_ADDRESSES:
-            return False
-        for point in np.ndindex(*(s.extent.value for s in axes)):
-            at = substitute(index, {s.var: const(n) for s, n in zip(axes, point, strict=True)})
-            thread = tuple(dict(zip(bound, point, strict=False)).get(d, -1) for d in range(3))
-            if at.op != "const" or owner.setdefault(int(at.value), thread) != thread:
+    """Whether no two threads of a block touch one element: integer sets know that of each write and any other access."""
+    path = path_to(body, lambda s: isinstance(s, Allocate) and s.buffer is buffer)
+    found = [a for a in every_access(path) if a.buffer is buffer] if path else []
+    axes = {s.var: s.kind for s in walk_stmt(body) if isinstance(s, For) and axis_of(s, "threadIdx") is not None}
+    shared = [s.var for s in path if isinstance(s, For)]
+    shared += [s.var for s in walk_stmt(body) if isinstance(s, For) and axis_of(s, "blockIdx") is not None]
+    bound = [{axes[v]: v for v, _ in a.loops if v in axes} for a in found]
+    if not all(bound) or any(loads(i) for a in found for i in a.indices):
+        return False
+    sizes = {v: Interval(0, None) for a in found for e in a.indices for v in free_vars(e) - {v for v, _ in a.loops}}
+    for n, (a, at) in enumerate(zip(found, bound, strict=True)):
+        for b, other in zip(found[n:], bound[n:], strict=True):
+            if not (a.write or b.write):
+                continue
+
+            def apart(sides: Sides, at: dict[str, Expr] = at, other: dict[str, Expr] = other) -> Expr:
+                differ: Expr = const(False)
+                for axis in {*at, *other}:
+                    x, y = (sides[k][v[axis]] if axis in v else const(0) for k, v in enumerate((at, other)))
+                    differ = or_(differ, ne(x, y))
+                return differ
+
+            if conflict(a, b, shared, apart, sizes=sizes) is not None:
                 return False
-    return bool(owner)
+    return any(a.write for a in found)
 
 
 def _accesses(s: Stmt, buffer: Buffer, around: tuple[For, ...] = ()) -> list[tuple[Expr, tuple[For, ...]]]:
@@ -206,7 +339,7 @@ def _privatise(func: PrimFunc, buffers: set[Buffer]) -> PrimFunc:
         form = linear_form(index, free_vars(index)) if made is not None else None
         if made is None or form is None:
             return (index,)
-        terms = [v * made[0][c] for v, c in form[0].items() if isinstance(c, int)]
+        terms = [v * _dense(made[0], c) for v, c in form[0].items() if isinstance(c, int)]
         return (sum(terms[1:], terms[0]) if terms else const(0),)
 
     def loaded(e: Expr) -> Expr | None:
@@ -219,20 +352,37 @@ def _privatise(func: PrimFunc, buffers: set[Buffer]) -> PrimFunc:
     return replace(func, body=replace_buffers(body, smaller))
 
 
-def _dense_strides(indices: list[Expr], extents: Mapping[Expr, int]) -> tuple[dict[int, int], int] | None:
-    """New strides by old ones that leave no gaps, and the number of elements; None where indices are not of one pattern."""
-    counts: dict[int, int] = {}
+def _dense_strides(indices: list[Expr], extents: Mapping[Expr, int]) -> tuple[list[tuple[int, int, int]], int] | None:
+    """Runs of a thread's elements, (stride, count, new stride) of each, with new strides that leave no gaps, and the number of
+    elements; None where indices are not of one pattern."""
+    pattern: list[tuple[int, int]] | None = None
     for index in indices:
         variables = free_vars(index)
         form = linear_form(index, variables)
-        if form is None or form[1] is not const(0) or not variables <= extents.keys():
+        if form is None or form[1].op != "const" or not variables <= extents.keys():
             return None
-        for v, c in form[0].items():
-            if not isinstance(c, int) or counts.setdefault(c, extents[v]) != extents[v]:
-                return None
-    made: dict[int, int] = {}
+        if not all(isinstance(c, int) and c > 0 for c in form[0].values()):
+            return None
+        runs: list[tuple[int, int]] = []
+        for stride, count in sorted((c, extents[v]) for v, c in form[0].items() if isinstance(c, int)):
+            if runs and runs[-1][0] * runs[-1][1] == stride:  # a loop over groups of what the one before counts
+                runs[-1] = (runs[-1][0], runs[-1][1] * count)
+            else:
+                runs.append((stride, count))
+        if any(s * n > t for (s, n), (t, _) in zip(runs, runs[1:], strict=False)):
+            return None
+        if form[1].value or (pattern is not None and pattern != runs):
+            return None
+        pattern = runs
+    made: list[tuple[int, int, int]] = []
     total = 1
-    for stride in sorted(counts):
-        made[stride] = total
-        total *= counts[stride]
+    for stride, count in pattern or []:
+        made.append((stride, count, total))
+        total *= count
     return made, total
+
+
+def _dense(runs: list[tuple[int, int, int]], stride: int) -> int:
+    """A stride within one of the runs, in the new numbering."""
+    old, _, new = next(run for run in reversed(runs) if run[0] <= stride)
+    return stride // old * new

@@ -6,6 +6,7 @@ Elementary functions are those of CUDA's math library; each is computed in the t
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -27,9 +28,14 @@ from numba import (
 )
 
 if not config.ENABLE_CUDASIM:
+    from llvmlite import ir
+    from numba import types
     from numba.cuda.extending import intrinsic
 
 from tensorlang.codegen.cuda.vocabulary import NAMES
+
+
+SIMULATED_SECONDS = 100  # that a thread of the simulator waits for those beside it
 
 
 def launch(params: str, threads: tuple[int, int, int]) -> Callable[[Any], Any]:
@@ -183,6 +189,128 @@ def sigmoid(x):  # type: ignore[no-untyped-def]
     one = type_like(x, 1)
     return one / (one + math.exp(-x))
 
+
+# -- what threads do together ----------------------------------------------------------------------------------------------
+def _together(kind: str, combine: Any) -> tuple[Any, Any]:
+    """`warp_<kind>(x)`: all of a warp's values combined, for each of its threads. `block_<kind>(x, parts)`: the same of a
+    block, which is one row of whole warps; `parts` is shared memory for a value of each warp."""
+
+    @_device
+    def warp(x):  # type: ignore[no-untyped-def]
+        x = combine(x, cuda.shfl_xor_sync(0xFFFFFFFF, x, 16))
+        x = combine(x, cuda.shfl_xor_sync(0xFFFFFFFF, x, 8))
+        x = combine(x, cuda.shfl_xor_sync(0xFFFFFFFF, x, 4))
+        x = combine(x, cuda.shfl_xor_sync(0xFFFFFFFF, x, 2))
+        return combine(x, cuda.shfl_xor_sync(0xFFFFFFFF, x, 1))
+
+    @_device
+    def block(x, parts):  # type: ignore[no-untyped-def]
+        x = warp(x)
+        thread = cuda.threadIdx.x
+        if thread % 32 == 0:
+            parts[thread // 32] = x
+        cuda.syncthreads()
+        x = parts[0]
+        for n in range(1, cuda.blockDim.x // 32):
+            x = combine(x, parts[n])
+        cuda.syncthreads()  # before the next values come
+        return x
+
+    if not config.ENABLE_CUDASIM:
+        return warp, block
+
+    # The simulator has no exchange: its threads, which are Python's, meet in a dictionary.
+    lock, held, gates = threading.Lock(), {}, {}
+
+    def simulated(x, parts=None):  # type: ignore[no-untyped-def]
+        me: Any = threading.current_thread()
+        row, count = (me.threadIdx.y, me.threadIdx.z), me._manager._block_dim[0]
+        with lock:
+            gate = gates.setdefault((row, count), threading.Barrier(count))
+        gate.wait(SIMULATED_SECONDS)
+        with lock:
+            held[row] = combine(held[row], x) if row in held else x
+        gate.wait(SIMULATED_SECONDS)
+        x = held[row]
+        gate.wait(SIMULATED_SECONDS)
+        with lock:
+            held.pop(row, None)
+        gate.wait(SIMULATED_SECONDS)
+        return x
+
+    return simulated, simulated
+
+
+@_device
+def _add(a, b):  # type: ignore[no-untyped-def]
+    return a + b
+
+
+@_device
+def _multiply(a, b):  # type: ignore[no-untyped-def]
+    return a * b
+
+
+warp_sum, block_sum = _together("sum", _add)
+warp_prod, block_prod = _together("prod", _multiply)
+warp_max, block_max = _together("max", maximum)
+warp_min, block_min = _together("min", minimum)
+
+# -- neighbouring elements by one instruction ------------------------------------------------------------------------------
+def _wide(lanes: int) -> tuple[Any, Any]:
+    """`load<n>(array, i)`: elements i to i + n - 1 as a tuple; `store<n>(array, i, values)`. What lies at i has to be aligned
+    as a vector of n elements is."""
+    if config.ENABLE_CUDASIM:
+
+        def simulated_load(array, i):  # type: ignore[no-untyped-def]
+            assert i % lanes == 0, f"element {i} is no place for a vector of {lanes}"
+            return tuple(array[i + n] for n in range(lanes))
+
+        def simulated_store(array, i, values):  # type: ignore[no-untyped-def]
+            assert i % lanes == 0, f"element {i} is no place for a vector of {lanes}"
+            for n in range(lanes):
+                array[i + n] = values[n]
+
+        return simulated_load, simulated_store
+
+    def vector_at(context, builder, array_type, array, index):  # type: ignore[no-untyped-def]
+        """Pointer to the vector, its LLVM type, and its alignment in bytes."""
+        data = array
+        if isinstance(array_type, types.Array):
+            data = context.make_array(array_type)(context, builder, array).data
+        element = context.get_data_type(array_type.dtype)
+        vector = ir.VectorType(element, lanes)
+        place = builder.gep(builder.bitcast(data, ir.PointerType(element)), [index])
+        return builder.bitcast(place, ir.PointerType(vector)), vector, lanes * context.get_abi_sizeof(element)
+
+    @intrinsic
+    def load(typing_context, array, i):  # type: ignore[no-untyped-def]
+        def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+            at, vector, align = vector_at(context, builder, signature.args[0], args[0], args[1])
+            value = builder.load(at, align=align)
+            parts = [builder.extract_element(value, ir.Constant(ir.IntType(32), n)) for n in range(lanes)]
+            return context.make_tuple(builder, signature.return_type, parts)
+
+        return types.UniTuple(array.dtype, lanes)(array, types.int64), generate
+
+    @intrinsic
+    def store(typing_context, array, i, values):  # type: ignore[no-untyped-def]
+        def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+            at, vector, align = vector_at(context, builder, signature.args[0], args[0], args[1])
+            value = ir.Constant(vector, ir.Undefined)
+            for n in range(lanes):
+                part = builder.extract_value(args[2], n)
+                value = builder.insert_element(value, part, ir.Constant(ir.IntType(32), n))
+            builder.store(value, at, align=align)
+            return context.get_dummy_value()
+
+        return types.void(array, types.int64, types.UniTuple(array.dtype, lanes)), generate
+
+    return load, store
+
+
+load2, store2 = _wide(2)
+load4, store4 = _wide(4)
 
 if config.ENABLE_CUDASIM:  # Python's own refuse infinities and NaN
     floor, ceil, trunc, round = np.floor, np.ceil, np.trunc, np.rint

@@ -8,4 +8,6 @@ FUNCTIONS = (
     "ceil", "cos", "cosh", "erf", "exp", "expm1", "float_bits", "floor", "fmod", "from_float_bits", "isinf", "isnan", "log",
     "log1p", "log2", "pow", "quotient", "round", "rsqrt", "sigmoid", "sign", "sin", "sinh", "sqrt", "tan", "tanh", "trunc",
 )  # fmt: skip
-NAMES = frozenset(["cuda", "launch", *TYPES, *FUNCTIONS])
+COLLECTIVES = tuple(f"{who}_{kind}" for who in ("warp", "block") for kind in ("sum", "prod", "max", "min"))
+WIDE = ("load2", "load4", "store2", "store4")  # of neighbouring elements by one instruction
+NAMES = frozenset(["cuda", "launch", *TYPES, *FUNCTIONS, *COLLECTIVES, *WIDE])

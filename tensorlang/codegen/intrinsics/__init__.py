@@ -111,6 +111,7 @@ from tensorlang.codegen.intrinsics.memory import (
     vload_masked,
     vload_repeated,
     vload_strided,
+    vload_strided_masked,
     vscatter,
     vsplat,
     vstore,
@@ -126,7 +127,7 @@ __all__ = [
     "check", "call_packed",
     # memory and vectors
     "local_array", "offset", "prefetch", "vload", "vload_repeated", "vstore", "vload_masked", "vstore_masked", "vload_strided",
-    "vstore_strided", "vgather", "vscatter", "vsplat", "viota", "lane_mask", "vcast", "vextract",
+    "vload_strided_masked", "vstore_strided", "vgather", "vscatter", "vsplat", "viota", "lane_mask", "vcast", "vextract",
     "transpose_tile",
     # arithmetic
     "floordiv_pos", "floormod_pos", "select", "minimum", "maximum", "fma", "logical_and", "logical_or", "logical_not",

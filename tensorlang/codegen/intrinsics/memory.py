@@ -76,6 +76,15 @@ def vload_strided(p: np.ndarray, i: int, stride: int, lanes: int) -> np.ndarray:
     return p[index]
 
 
+def vload_strided_masked(p: np.ndarray, i: int, stride: int, mask: np.ndarray, other: Any) -> np.ndarray:
+    """The lanes of the vector of `p[i + lane * stride]` where `mask`, `other` elsewhere; masked-off memory is not touched."""
+    out = np.full(len(mask), other, p.dtype)
+    for lane in np.flatnonzero(mask).tolist():
+        _check(p, i + lane * stride, i + lane * stride)
+        out[lane] = p[i + lane * stride]
+    return out
+
+
 def vstore_strided(p: np.ndarray, i: int, stride: int, value: np.ndarray) -> None:
     """Write lane after lane to `p[i + lane * stride]`, in order."""
     index = i + np.arange(len(value)) * stride

@@ -13,6 +13,7 @@ class Options:
 
     Attributes:
         layout: "NHWC" moves convolutions to channels-last; "keep" leaves the model's layout.
+        channels_second: even so, convolutions stay in the model's layout where transpositions cost more than they gain.
         flatten: turn pointwise convolutions and batched products with shared weights into two-dimensional products.
         winograd: let 3x3 convolutions at stride one be computed with fewer multiplications (see `ops.winograd` for the error).
         integers: compute products of quantised numbers in bytes and i32; pays where machines have an instruction for it.
@@ -23,6 +24,7 @@ class Options:
     """
 
     layout: str = "NHWC"
+    channels_second: bool = False
     flatten: bool = True
     winograd: bool = True
     integers: bool = True

@@ -10,22 +10,33 @@
 Reshapes move no data, so every value has its *rows* for free: `[prod(leading dimensions), last]`. Elementwise operators that
 follow a product work on rows, so that bias, residual and activation sit directly on the product's result and fuse into its
 epilogue; the view in the model's shape is taken where something needs it.
+
+A pointwise convolution that stayed channels-second is the product of its filters with the *planes* of the image,
+`[N, C, H*W]`, or `[C, H*W]` of one image; elementwise operators after it work on those.
+
+    %a = conv(%x, %w: f32[O, C, 1, 1], %b)                   %m = matmul(%w2: f32[O, C], reshape(%x, shape=[C, H*W]))
+    %c = relu(%a)                                      ->    %c2 = relu(add(%m, reshape(%b, shape=[O, 1])))
+    return %c                                                return reshape(%c2, shape=[1, O, H, W])
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from tensorlang.graph.ir import Graph, Node, Value
-from tensorlang.graph.ops.common import product
+from tensorlang.graph.ops.common import plain, product
 from tensorlang.graph.ops.quantize import Scaled
 from tensorlang.graph.passes.context import Context, subject_of
+from tensorlang.graph.passes.layout_regions import is_convolution, is_pointwise
 from tensorlang.graph.passes.rules import simplify_node
 from tensorlang.graph.passes.shape_ops import reshape
-from tensorlang.graph.registry import ELEMENTWISE, get
+from tensorlang.graph.registry import ELEMENTWISE, INJECTIVE, as_ints, get
 from tensorlang.graph.rewrite import Rewriter, array_of, is_one
 from tensorlang.ir.expr import Expr
 
+REDUCTIONS = {f"reduce_{kind}" for kind in ("sum", "mean", "max", "min", "prod", "l1", "l2", "sum_square")}
 ROW_WISE = {"softmax", "log_softmax", "layer_norm", "rms_norm"}
 
 
@@ -36,18 +47,21 @@ def flatten(graph: Graph, context: Context | None = None) -> Graph:
 
 
 class _Rows:
-    """The walk: `rows[v]` is the new two-dimensional value that holds `v`; a value not in it is held in its own shape."""
+    """The walk: `rows[v]` is the new two-dimensional value that holds `v`, `planes[v]` the one of its planes; a value in
+    neither is held in its own shape."""
 
     def __init__(self, graph: Graph, context: Context):
         self.graph = graph
         self.context = context
         self.rw = Rewriter(graph, lambda rw, node: simplify_node(rw, node, context.options.fold_limit))
         self.rows: dict[Value, Value] = {}
+        self.planes: dict[Value, Value] = {}
         self.moved = False  # whether any operator works on other shapes than before; views alone are no gain
 
     def run(self) -> Graph:
         for node in self.graph.nodes:
-            if not (self._product(node) or self._view(node) or self._elementwise(node) or self._row_wise(node)):
+            changed = self._product(node) or self._view(node) or self._elementwise(node) or self._row_wise(node)
+            if not (changed or self._plane_product(node) or self._plane_wise(node) or self._reduction(node)):
                 for value in node.inputs:
                     self.own(value)
                 for old, new in zip(node.outputs, self.rw.copy(node), strict=True):
@@ -64,13 +78,14 @@ class _Rows:
 
     def own(self, value: Value) -> Value:
         """`value` in its own shape."""
-        if value in self.rows and self.rw[value] is value:
-            self.rw.replace(value, reshape(self.rw, self.rows[value], value.shape, value.producer))
+        held = self.rows.get(value) or self.planes.get(value)
+        if held is not None and self.rw[value] is value:
+            self.rw.replace(value, reshape(self.rw, held, value.shape, value.producer))
         return self.rw[value]
 
     def rows_of(self, value: Value) -> Value:
         if value not in self.rows:
-            new = self.rw[value]
+            new = self.own(value)
             return reshape(self.rw, new, [product(new.shape[:-1]), new.shape[-1]], value.producer)
         return self.rows[value]
 
@@ -155,6 +170,97 @@ class _Rows:
             parts = [self.rows_of(v) for v in node.inputs]
             return self.hold(node.output, self.rw.add("concat", parts, {"axis": 1}, node))
         return False
+
+    # -- channels second -------------------------------------------------------------------------------------------
+    def hold_planes(self, value: Value, planes: Value) -> bool:
+        self.planes[value] = planes
+        self.rw.name_after(planes, value)
+        self.moved = True
+        return True
+
+    def planes_of(self, value: Value) -> Value:
+        if value in self.planes:
+            return self.planes[value]
+        return self._as_planes(self.own(value), value.producer)
+
+    def _as_planes(self, new: Value, like: Node | None) -> Value:
+        batch = [] if is_one(new.shape[0]) else [new.shape[0]]
+        return reshape(self.rw, new, [*batch, new.shape[1], product(new.shape[2:])], like)
+
+    def _plane_product(self, node: Node) -> bool:
+        if not is_convolution(node) or not is_pointwise(node) or not self.context.options.channels_second:
+            return False
+        x, weight = node.inputs[:2]
+        if x.dtype != weight.dtype or not x.dtype.is_float:
+            return False
+        filters = array_of(weight).reshape(array_of(weight).shape[:2])
+        if all(is_one(d) for d in x.shape[2:]):
+            return self._point_product(node, filters)
+        matrix = self.rw.constant(filters, weight.name)
+        planes = self.planes_of(x)
+        if any(s != 1 for s in node.attrs["strides"]):
+            begin, steps = (0,) * x.type.ndim, (1, 1, *node.attrs["strides"])
+            shape = (*x.shape[:2], *node.output.shape[2:])
+            part = self.rw.add("slice", [self.own(x)], {"starts": begin, "steps": steps, "shape": plain(shape)}, node)
+            planes = self._as_planes(part, node)
+        new = self.rw.add("matmul", [matrix, planes], {}, node)
+        if len(node.inputs) > 2:
+            new = self.rw.add("add", [new, reshape(self.rw, self.own(node.inputs[2]), [matrix.shape[0], 1])], {}, node)
+        self.context.note(subject_of(node), "is a product of filters and planes")
+        return self.hold_planes(node.output, new)
+
+    def _point_product(self, node: Node, filters: np.ndarray) -> bool:
+        """Images of one point are rows of channels."""
+        x, weight = node.inputs[:2]
+        rows = reshape(self.rw, self.own(x), x.shape[:2], node)
+        new = self.rw.add("matmul", [rows, self.rw.constant(np.ascontiguousarray(filters.T), weight.name)], {}, node)
+        if len(node.inputs) > 2:
+            new = self.rw.add("add", [new, self.own(node.inputs[2])], {}, node)
+        self.rw.replace(node.output, reshape(self.rw, new, node.output.shape, node))
+        self.moved = True
+        return True
+
+    def _plane_wise(self, node: Node) -> bool:
+        """An elementwise operator one of whose operands is held as planes, and whose others fit beside it."""
+        if get(node.op).kind is not ELEMENTWISE or "axis" in node.attrs or isinstance(get(node.op), Scaled):
+            return False
+        if len(node.outputs) != 1 or not any(v in self.planes and _same(v.shape, node.output.shape) for v in node.inputs):
+            return False
+        inputs = []
+        for value in node.inputs:
+            beside = self._beside_planes(value, node.output.shape)
+            if beside is None:
+                return False
+            inputs.append(beside)
+        return self.hold_planes(node.output, self.rw.add(node.op, inputs, node.attrs, node))
+
+    def _beside_planes(self, value: Value, shape: Sequence[Expr]) -> Value | None:
+        """`value` such that it broadcasts against planes of `shape` as it did against `shape`."""
+        if _same(value.shape, shape):
+            return self.planes_of(value)
+        if all(is_one(d) for d in value.shape):
+            return reshape(self.rw, self.own(value), [])
+        channel = value.type.ndim - len(shape) + 1
+        if channel >= 0 and all(is_one(d) for n, d in enumerate(value.shape) if n != channel):
+            return reshape(self.rw, self.own(value), [value.shape[channel], 1])
+        return None
+
+    # -- reductions ------------------------------------------------------------------------------------------------
+    def _reduction(self, node: Node) -> bool:
+        """A reduction over several last dimensions is one over the line that they are, if nothing would fuse into it."""
+        if node.op not in REDUCTIONS or len(node.inputs) != 1 or not node.attrs.get("axes"):
+            return False
+        x, rank = node.inputs[0], node.inputs[0].type.ndim
+        axes = sorted(a % rank for a in node.attrs["axes"])
+        if len(axes) < 2 or axes != list(range(axes[0], rank)) or as_ints(x.shape[axes[0] :]) is None:
+            return False
+        if x.producer is not None and get(x.producer.op).kind <= INJECTIVE and x.producer.op != "reshape":
+            return False
+        line = reshape(self.rw, self.own(x), [*x.shape[: axes[0]], product(x.shape[axes[0] :])], node)
+        attrs = dict(node.attrs, axes=(axes[0],), keepdims=False)
+        self.rw.replace(node.output, reshape(self.rw, self.rw.add(node.op, [line], attrs, node), node.output.shape, node))
+        self.moved = True
+        return True
 
 
 def _pointwise(node: Node) -> tuple[Value | None, Value | None]:

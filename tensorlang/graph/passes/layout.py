@@ -26,12 +26,12 @@ import numpy as np
 
 from tensorlang.graph.ir import Graph, Node, Value
 from tensorlang.graph.passes.context import Context, subject_of
+from tensorlang.graph.passes.layout_regions import channels_second, is_convolution
 from tensorlang.graph.passes.layout_rules import Commuted, channels_last, commute
 from tensorlang.graph.passes.rules import simplify_node
 from tensorlang.graph.passes.shape_ops import Perm, compose, inverse, moves_no_data, reshape, transpose
 from tensorlang.graph.rewrite import Rewriter, array_of, bytes_of, is_one
 
-CONVOLUTIONS = ("conv", "conv_transpose")
 PER_AXIS = {"strides": 1, "dilations": 1, "pads": 0, "output_padding": 0}  # with the value for an axis of size one
 
 
@@ -51,6 +51,7 @@ class _Layouts:
         self.context = context
         self.rw = Rewriter(graph, lambda rw, node: simplify_node(rw, node, context.options.fold_limit))
         self.converted = False
+        self.kept = channels_second(graph, context.options.lanes) if context.options.channels_second else set()
         self.held: dict[Value, tuple[Perm, Value]] = {}
         self.forms: dict[Value, dict[Perm, Value]] = {}
 
@@ -140,7 +141,10 @@ class _Layouts:
 
     def _conv(self, node: Node) -> bool:
         """Convolutions with constant weights go to channels-last; one along a line to one over an image of height one."""
-        if node.op not in CONVOLUTIONS or node.attrs.get("layout", "NCHW") != "NCHW" or not node.inputs[1].is_constant:
+        if not is_convolution(node):
+            return False
+        if node in self.kept:
+            self.context.note(subject_of(node), "channels-second: too few convolutions here to repay transpositions")
             return False
         x, weight = node.inputs[:2]
         perm = channels_last(x.type.ndim)

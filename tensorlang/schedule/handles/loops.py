@@ -180,17 +180,22 @@ class LoopPrimitives(StageHandle):
             thread: `"blockIdx.x"`, `"threadIdx.y"`, ..., `"vthread"`, or an object with that as `thread_tag`.
 
         Legality: that of `parallel`; the loop is serial so far, and no loop around it or inside is bound to the same axis
-        (`"vthread"` excepted).
+        (`"vthread"` excepted). The only reduction loop of a stage, directly around it, may be bound to threads too: they
+        combine their values, as classic TVM's allreduce does (the operator is associative; floating-point results may
+        differ by rounding).
         """
         axis = getattr(thread, "thread_tag", thread)
 
         def run(func: PrimFunc) -> tuple[PrimFunc, list[Expr]]:
-            return loops.set_kind(func, self._schedule._for(loop, "bind"), axis), []
+            target = self._schedule._for(loop, "bind")
+            if loops.is_cross_thread(target, axis):
+                return loops.bind_cross_thread(func, target, axis), []
+            return loops.set_kind(func, target, axis), []
 
         def check(func: PrimFunc) -> Verdict:
             target = self._schedule._for(loop, "bind")
             loops.check_bind(func, target, axis)
-            return legality.check_parallel(func, target)
+            return legality.PROVED if loops.is_cross_thread(target, axis) else legality.check_parallel(func, target)
 
         self._apply("bind", (loop, axis), {}, run, check)
 

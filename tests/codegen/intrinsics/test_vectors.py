@@ -25,6 +25,11 @@ def strided(ctx, x, out, s):
     vstore_strided(out, 48, 2, vload(x, 0, 8))
     vstore_strided(out, 49, s, vload(x, 8, 8))
 
+@kernel("f32* x, f32* out, i64 n")
+def strided_masked(ctx, x, out, n):
+    vstore(out, 0, vload_strided_masked(x, 1, 2, lane_mask(n, 16), f32(7.0)))
+    vstore(out, 16, vload_strided_masked(x, 0, 2, vload(x, 0, 16) > f32(0.0), f32(-1.0)))
+
 @kernel("f32* x, i32* index, f32* out, u8* narrow, u8* small")
 def gathered(ctx, x, index, out, narrow, small):
     vstore(out, 0, vgather(x, vload(index, 0, 16)))
@@ -84,6 +89,16 @@ def test_masks(run_both):
 
 def test_strides(run_both):
     _same(run_both(MEMORY, "strided", _floats(64), np.zeros(96, np.float32), 5))
+
+
+@pytest.mark.parametrize("n", [0, 1, 7, 8, 9, 15, 16])
+def test_strides_under_a_mask_touch_nothing_beyond(run_both, n):
+    """Plain Python refuses to read beyond the array: with n lanes it ends at the last element that they need."""
+    x = _floats(32)[: max(2 * n, 32)]
+    _same(run_both(MEMORY, "strided_masked", x, np.zeros(32, np.float32), n))
+    _, plain = run_both(MEMORY, "strided_masked", x, np.zeros(32, np.float32), n)
+    np.testing.assert_array_equal(plain[1][:n], x[1 : 2 * n : 2])
+    assert (plain[1][n:16] == 7).all()
 
 
 def test_gather_and_scatter(run_both):

@@ -173,6 +173,13 @@ def _is_mask(t: Any) -> bool:
     return isinstance(t, Vec) and t.dtype == types.boolean
 
 
+def _load_masked(b: ir.IRBuilder, p: Pointer, pointer: Any, index: Any, mask: Any, fallback: Any) -> Any:
+    vector = fallback.type
+    address = _at(b, pointer, index, vector)
+    fn = declare(b, f"llvm.masked.load.{suffix(vector)}.p0", vector, [address.type, I32, mask.type, vector])
+    return b.call(fn, [address, I32(_align(p)), mask, fallback])
+
+
 @lowers(memory.vload_masked)
 def vload_masked(p: Any, i: Any, mask: Any, other: Any) -> Any:
     if not isinstance(p, Pointer) or not _is_index(i) or not _is_mask(mask):
@@ -180,11 +187,8 @@ def vload_masked(p: Any, i: Any, mask: Any, other: Any) -> Any:
     vec = Vec(p.dtype, mask.lanes)
 
     def emit(b: ir.IRBuilder, pointer: Any, index: Any, m: Any, rest: Any) -> Any:
-        vector = _memory_vector(vec)
         fallback = _as_memory(b, vec, splat(b, rest, mask.lanes))
-        address = _at(b, pointer, index, vector)
-        fn = declare(b, f"llvm.masked.load.{suffix(vector)}.p0", vector, [address.type, I32, m.type, vector])
-        value = b.call(fn, [address, I32(_align(p)), m, fallback])
+        value = _load_masked(b, p, pointer, index, m, fallback)
         return _from_memory(b, value) if _is_bool(p) else value
 
     return vec(p, _INDEX, mask, p.dtype), emit
@@ -240,6 +244,26 @@ def vload_strided(p: Any, i: Any, stride: Any, lanes: Any) -> Any:
         return _gather(b, p, pointer, _steps(b, index, by, count), count)
 
     return Vec(p.dtype, count)(p, _INDEX, stride if step is not None else _INDEX, lanes), emit
+
+
+@lowers(memory.vload_strided_masked)
+def vload_strided_masked(p: Any, i: Any, stride: Any, mask: Any, other: Any) -> Any:
+    """A stride of 2: two neighbouring vectors, of which the even elements that are asked for are read, and one shuffle."""
+    if not isinstance(p, Pointer) or not _is_index(i) or literal(stride) != 2 or not _is_mask(mask) or mask.lanes % 2:
+        return None
+    vec, lanes = Vec(p.dtype, mask.lanes), mask.lanes
+
+    def emit(b: ir.IRBuilder, pointer: Any, index: Any, _: Any, m: Any, rest: Any) -> Any:
+        fallback = _as_memory(b, vec, splat(b, rest, lanes))
+        halves = []
+        for first in (0, lanes // 2):
+            picks = [first + lane // 2 if lane % 2 == 0 else lanes for lane in range(lanes)]
+            wide = b.shuffle_vector(m, ir.Constant(m.type, None), _constant_vector(picks))
+            halves.append(_load_masked(b, p, pointer, b.add(index, I64(2 * first)), wide, fallback))
+        value = b.shuffle_vector(*halves, _constant_vector([2 * lane for lane in range(lanes)]))
+        return _from_memory(b, value) if _is_bool(p) else value
+
+    return vec(p, _INDEX, stride, mask, p.dtype), emit
 
 
 def _scatter(b: ir.IRBuilder, vec: Vec, pointer: Any, index: Any, value: Any) -> None:

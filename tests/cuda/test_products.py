@@ -1,0 +1,86 @@
+"""Products by tiles: whole and ragged ones, vectors, and arrays that begin anywhere."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import tensorlang as tl
+from tensorlang.build import build
+from tensorlang.codegen.cuda.ptxas import assemble, find_ptxas
+from tensorlang.graph import Graph, GraphBuilder, TensorType, get
+from tests.cuda.simulated import simulate
+from tests.cuda.test_cuda import dense, f, graph_of
+
+pytest.importorskip("numba_cuda", reason="numba-cuda is not installed: pip install 'tensorlang[cuda]'")
+
+CASES = [
+    [f(20, 40), f(40, 36)],  # a tile that sticks out on both sides
+    [f(9, 18), f(18, 33)],  # nothing is a multiple of a vector
+    [f(2, 8, 32), f(2, 32, 64)],
+]
+
+
+def transposed(a: np.ndarray, b: np.ndarray) -> Graph:
+    """a @ b.T: both operands are contiguous along what is added up."""
+    g = GraphBuilder()
+    inputs = [g.input(n, TensorType.of("f32", x.shape)) for n, x in (("a", a), ("b", b))]
+    y = g.add("matmul", [inputs[0], g.add("transpose", [inputs[1]], {"perm": (1, 0)})], {})
+    return Graph(inputs, g.nodes, [y], output_names=["y"])
+
+
+def test_products_in_the_simulator(tmp_path, monkeypatch):
+    graphs = [(graph_of("matmul", arrays), arrays) for arrays in CASES]
+    a, b = f(10, 32), f(40, 32)
+    graphs.append((transposed(a, b), [a, b]))
+    requests = []
+    for n, (graph, arrays) in enumerate(graphs):
+        tl.compile(graph, target="cuda").save(tmp_path / f"{n}.tl")
+        requests.append((tmp_path / f"{n}.tl", arrays))
+    monkeypatch.setattr("tensorlang.schedules.cuda.product.LEAST_BLOCKS", 1)
+    large = [f(128, 16), f(16, 128)]
+    tl.compile(graph_of("matmul", large), target="cuda").save(tmp_path / "large.tl")
+    requests.append((tmp_path / "large.tl", large))
+    found = simulate(requests)
+    expected = [get("matmul").numpy(*arrays) for arrays in CASES] + [a @ b.T, large[0] @ large[1]]
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours[0], theirs, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("size", [(197, 768, 768), (1000, 1000, 1000), (512, 500, 30)], ids=str)
+def test_ragged_products_are_tiles_without_spills(size):
+    kernel = build(dense(*size), target="cuda")
+    assert len(kernel.lowered.emitted.launches) == 1 and "cuda.shared.array" in kernel.source
+    assert all(str(step.verdict) == "proved" for step in kernel.proof)
+    if find_ptxas() is not None:
+        assert kernel.inspect("ptxas").endswith("0 bytes of stack, no spills")
+
+
+def test_a_vector_is_not_read_where_nothing_is():
+    """Rows beyond the end are zeros: the guard stands around the whole vector; where it changes within one, there is none."""
+    rows = build(dense(70, 64, 64), target="cuda").source
+    assert "load4(x, " in rows and "if (i_o * 64" in rows
+    depth = build(dense(64, 64, 70), target="cuda").source
+    assert "load4(x, " not in depth
+
+
+def test_arrays_that_begin_anywhere_are_read_by_elements(tmp_path):
+    """A part of a tensor that begins at no multiple of 16 bytes has a kernel of its own, without vectors."""
+    g = GraphBuilder()
+    x = g.input("x", TensorType.of("f32", (3 * 64 * 64 + 1,)))
+    w = g.input("w", TensorType.of("f32", (64, 64)))
+    from tensorlang.graph.device import _unaligned
+    from tensorlang.graph.program.tree import Argument
+    from types import SimpleNamespace
+    from tensorlang.ir.expr import const
+
+    del g, x, w
+    emitted = build(dense(64, 64, 64), target="cuda").lowered.emitted
+    assert emitted.aligned == {"x", "w", "out"}
+
+    def program(shift: int) -> SimpleNamespace:
+        args = [Argument("input", const(0), const(shift)), Argument("input", const(1), const(0)), Argument("output", const(0), const(0))]
+        return SimpleNamespace(steps=[SimpleNamespace(kernel="dense", args=args)], kernels={"dense": SimpleNamespace(emitted=emitted)})
+
+    assert _unaligned(program(16)) == frozenset() and _unaligned(program(20)) == {"dense"}
+    assert not build(dense(64, 64, 64), target=tl.build.__globals__["find_target"]("cuda").without_vectors()).lowered.emitted.aligned
