@@ -1,5 +1,6 @@
 """The default schedule of CPUs: rules that look at the structure of a program, written in the schedule language.
 
+    products of rows of products  attention: a block of rows through both, and softmax between
     injective producers           inlined, unless a contraction would compute them again and again
     reductions along rows         softmax, layer norm: one row at a time, partial sums in vector lanes
     choices by short axes         Winograd's transforms: a tile of the result at a time, in registers
@@ -19,6 +20,7 @@ from tensorlang.schedule import Schedule
 from tensorlang.schedule.rules import Machine
 
 from .analysis import has_own_axes, is_plain, is_pointwise
+from .chained import schedule_chained
 from .dot import schedule_dot
 from .elementwise import schedule_elementwise, schedule_points
 from .inline import inline_injective
@@ -30,6 +32,8 @@ from .tile import schedule_tile
 
 def schedule(s: Schedule, machine: Machine) -> None:
     """Apply the default rules to `s`."""
+    if schedule_chained(s, machine):
+        return
     inline_injective(s, keep_shared=True)
     if schedule_rows(s, machine):
         return

@@ -58,12 +58,12 @@ def schedule_rows(s: Schedule, machine: Machine) -> bool:
     for stage in reversed(inner_stages):
         stage.compute_at(output, row)
     for stage in shared:
-        _vectorize_last(s, stage, stage.axis[-1], machine)
+        vectorize_row(s, stage, stage.axis[-1], machine)
     for stage in reductions:
         if stage.reduce_axis:
-            _partial(s, stage, stage.reduce_axis[-1], machine)
+            partial_reduction(s, stage, stage.reduce_axis[-1], machine)
     if row_count < len(axes):
-        _vectorize_last(s, output, axes[-1], machine)
+        vectorize_row(s, output, axes[-1], machine)
     if worth_parallel(None if None in total else sum(t for t in total if t is not None)):
         output.parallel(row)
     return True
@@ -73,10 +73,10 @@ def _whole(s: Schedule, reductions: list[Stage], others: list[Stage], machine: M
     """No row axes: everything is reduced to one element; partial results per lane, serially."""
     for stage in reductions:
         if stage.reduce_axis:
-            _partial(s, stage, stage.reduce_axis[-1], machine)
+            partial_reduction(s, stage, stage.reduce_axis[-1], machine)
     for stage in others:
         if stage.axis:
-            _vectorize_last(s, stage, stage.axis[-1], machine)
+            vectorize_row(s, stage, stage.axis[-1], machine)
     return True
 
 
@@ -138,7 +138,7 @@ def _outer_loop(output: Stage, axes: list[Loop]) -> Loop | None:
     return output.fuse(*axes) if len(axes) > 1 else axes[0]
 
 
-def _partial(s: Schedule, stage: Stage, loop: Loop, machine: Machine) -> None:
+def partial_reduction(s: Schedule, stage: Stage, loop: Loop, machine: Machine) -> None:
     """Partial results per vector lane (four registers of them where the row is long), combined at the end."""
     lanes = machine.lanes(4)
     size = s.extent(loop)
@@ -158,7 +158,7 @@ def _partial(s: Schedule, stage: Stage, loop: Loop, machine: Machine) -> None:
     stage.pragma(stage.reduce_axis[-1], "vector_reduce")
 
 
-def _vectorize_last(s: Schedule, output: Stage, last: Loop, machine: Machine) -> None:
+def vectorize_row(s: Schedule, output: Stage, last: Loop, machine: Machine) -> None:
     lanes = machine.lanes(4)
     size = s.extent(last)
     if lanes == 1 or size.op == "const" and size.value < lanes:

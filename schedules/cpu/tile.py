@@ -39,6 +39,7 @@ from .elementwise import schedule_elementwise
 
 LINE = 64  # bytes of a cache line
 LEAST_PANELS = 8  # of columns, from which a packed copy of the rows is repaid
+SHARE = 16  # tiles that a thread takes at a time where their number is not known
 LONG_REDUCTION = 64  # iterations of a tile's reduction from which the cost of finding the tile does not matter
 
 
@@ -50,7 +51,7 @@ def schedule_tile(s: Schedule, stage: Stage, machine: Machine, before: Collectio
         stage = s.cache_write(stage)
         output = s[name]
     packed_rows = _pack_rows(s, stage, machine)
-    packed, panels = _pack_operands(s, stage, machine)
+    packed, panels = pack_operands(s, stage, machine)
     packed |= packed_rows
     block = s.block(stage)
     axes = spatial_vars(block)
@@ -90,6 +91,11 @@ def schedule_tile(s: Schedule, stage: Stage, machine: Machine, before: Collectio
         elif row_o is not None and (long is None or long >= LONG_REDUCTION):
             around.append(row_o)
             row_o = None
+        elif row_o is not None and _iterations(s, around) < 4 * machine.threads:
+            tiles = s.extent(row_o)  # too few panels for all threads: each takes some tiles of rows at a time
+            several = -(-tiles.value // (4 * machine.threads)) if tiles.op == "const" else SHARE
+            share, row_o = output.split(row_o, several, tail="shift_inwards" if tiles.op == "const" else "guard")
+            around.append(share)
     else:
         # Nothing is read twice but by neighbouring windows: go through memory once, a band of rows at a time.
         inputs = _materialised_inputs(s, stage, before)
@@ -103,7 +109,7 @@ def schedule_tile(s: Schedule, stage: Stage, machine: Machine, before: Collectio
         panel.compute_at(output, at)
         _, lane = panel.split(panel.axis[-1], tile.lanes)
         panel.vectorize(lane)
-    _vectorize_stage(s, stage, tile)
+    vectorize_stage(s, stage, tile)
     if column_i is not None:
         _, lane = output.split(column_i, tile.lanes)
         output.vectorize(lane)
@@ -179,7 +185,7 @@ def _compute_inputs_at(s: Schedule, inputs: list[Stage], output: Stage, at: Loop
     return done
 
 
-def _vectorize_stage(s: Schedule, stage: Stage, tile: Tile) -> None:
+def vectorize_stage(s: Schedule, stage: Stage, tile: Tile) -> None:
     axes, reduce = list(stage.axis), list(stage.reduce_axis)
     if tile.lanes > 1:
         vectors, lane = stage.split(axes[-1], tile.lanes)
@@ -206,10 +212,13 @@ def epilogue_of(s: Schedule, stage: Stage) -> Stage | None:
     return s[reader.name]
 
 
-def _pack_operands(s: Schedule, stage: Stage, machine: Machine) -> tuple[set[str], list[Stage]]:
+def pack_operands(
+    s: Schedule, stage: Stage, machine: Machine, *, by_panels: bool = True
+) -> tuple[set[str], list[Stage]]:
     """Copies of operands in the order in which tiles read them: columns outermost in panels, then the reduction.
 
-    Returns the names of the copies, and those of them that are left to be made panel by panel, in the loop over panels.
+    Returns the names of the copies, and those of them that are left to be made panel by panel, in the loop over panels
+    (where `by_panels` allows it).
     """
     block = s.block(stage)
     if not is_contraction(block):
@@ -227,7 +236,7 @@ def _pack_operands(s: Schedule, stage: Stage, machine: Machine) -> tuple[set[str
             continue
         tile = choose_tile(block, machine)
         done.add(copy.name)
-        if _by_panels(s, block, e, tile, machine):
+        if by_panels and _by_panels(s, block, e, tile, machine):
             panels.append(copy)
             continue
         _pack(copy, block, e, position, tile.vectors * tile.lanes)
@@ -328,13 +337,14 @@ class Tile:
     row_axis: int | None
 
 
-def choose_tile(block: Block, machine: Machine, steps: int | None = None) -> Tile:
+def choose_tile(block: Block, machine: Machine, steps: int | None = None, most_rows: int | None = None) -> Tile:
     """The tile with the least estimated time per point of the reduction.
 
-    `steps` is the reduction's length where that is not its number of points. Per step of the reduction a core issues two
-    multiply-adds and two loads a cycle, needs four cycles before an accumulator is ready again, and reads a packed panel
-    from the second-level cache at about 24 bytes a cycle. A vector of a line of an image counts as two loads, since it lies
-    across two lines of the cache; one of every other element takes two such and a shuffle, which multiply-adds wait for.
+    `steps` is the reduction's length where that is not its number of points, `most_rows` how many rows there are at a time.
+    Per step of the reduction a core issues two multiply-adds and two loads a cycle, needs four cycles before an accumulator
+    is ready again, and reads a packed panel from the second-level cache at about 24 bytes a cycle. A vector of a line of an
+    image counts as two loads, since it lies across two lines of the cache; one of every other element takes two such and a
+    shuffle, which multiply-adds wait for.
     """
     axes = spatial_vars(block)
     column = axes[-1]
@@ -346,7 +356,7 @@ def choose_tile(block: Block, machine: Machine, steps: int | None = None) -> Til
     if columns is not None and columns < lanes // 2:
         lanes = 1
     row_axis = _row_axis(block)
-    row_extent = extent(block, axes[row_axis]) if row_axis is not None else 1
+    row_extent = most_rows or extent(block, axes[row_axis]) if row_axis is not None else 1
     registers = machine.vector_registers
     reduction = reduction_size(block) if steps is None else steps
     reuse = is_contraction(block)

@@ -6,7 +6,7 @@
     reductions along rows        softmax, layer norm: a row by a warp or by a block (`rows`)
     long ones along columns      a strip of columns by a block, the rows shared out among its warps (`columns`)
     other reductions             one thread sums one element, in a register, its epilogue fused
-    one element each             one thread each, or for a vector of neighbours; transposes through shared memory (`elementwise`)
+    one element each             one thread each, or a vector of neighbours; transposes by tiles (`elementwise`)
 """
 
 from __future__ import annotations
@@ -40,6 +40,5 @@ def schedule(s: Schedule, machine: Machine) -> None:
 
 def _reduction(s: Schedule, stage: Stage) -> set[str]:
     """The first rule that fits; the stages that it took."""
-    return (
-        schedule_tiled_product(s, stage) or schedule_product(s, stage) or schedule_columns(s, stage) or schedule_reduction(s, stage)
-    )
+    rules = (schedule_tiled_product, schedule_product, schedule_columns, schedule_reduction)
+    return next((done for rule in rules if (done := rule(s, stage))), set())

@@ -3,7 +3,8 @@
     for by, bx (blockIdx):                                        128 x 128 of y = x @ w by 16 x 16 threads
         for k_o in K / 16:
             x_shared[16, 128] = x[...]; w_shared[16, 128] = w[...]        by all threads, 16 bytes at a time
-            for ty, tx (threadIdx): for k_i in 16: x_local[8] = x_shared[...]; w_local[8] = w_shared[...]; y[8, 8] += x_local * w_local
+            for ty, tx (threadIdx): for k_i in 16:
+                x_local[8] = x_shared[...]; w_local[8] = w_shared[...]; y[8, 8] += x_local * w_local
         ...y[...] = f(y)
 
 The blocking of Volkov & Demmel, "Benchmarking GPUs to tune dense linear algebra", SC 2008, and of CUTLASS.
@@ -58,7 +59,7 @@ def schedule_tiled_product(s: Schedule, stage: Stage) -> set[str]:
     whole = (tile.rows, tile.columns, tile.depth)
     ragged = [n % m != 0 for n, m in zip(_sizes(block), whole, strict=True)]
     if any(ragged):
-        made = stage.pad_einsum([*[1] * (len(spatial_vars(block)) - 2), *whole])
+        made = list(stage.pad_einsum([*[1] * (len(spatial_vars(block)) - 2), *whole]))
         if any(ragged[:2]):
             *made, crop = made
             if output is None:

@@ -46,6 +46,9 @@ def schedule_rows(s: Schedule) -> bool:
     if not is_reduction(block):
         buffers = [store_of(s.block(r)).buffer for r in reductions]
         count = row_axes(s, stages[-1], buffers, {st.name for st in shared})
+    if count == 0 and len(stages) == 1:
+        _whole(stages[0])
+        return True
     if not count:
         return False
     output = stages[-1]
@@ -70,6 +73,16 @@ def schedule_rows(s: Schedule) -> bool:
             _bind_rows(stage, rows)
             _along(stage, [last], threads)
     return True
+
+
+def _whole(stage: Stage) -> None:
+    """No rows: one block reduces everything."""
+    reduced = list(stage.reduce_axis)
+    _, thread = stage.split(stage.fuse(*reduced) if len(reduced) > 1 else reduced[0], MOST_THREADS)
+    part = stage.rfactor(thread, factor_axis=-1)
+    part.reorder(part.axis[-1], *part.reduce_axis)
+    part.bind(part.axis[-1], "threadIdx.x")
+    stage.bind(stage.reduce_axis[0], "threadIdx.x")
 
 
 def _length(s: Schedule, stage: Stage) -> int | None:

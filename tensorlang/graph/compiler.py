@@ -80,9 +80,10 @@ def compile_graph(graph: Graph, target: Target, settings: Settings, weights: Wei
     declared = graph
     with clock.phase("passes"):
         graph = without_narrow(graph)
-        optimised = optimize(graph, options_for(target, settings))
+        options = options_for(target, settings)
+        optimised = optimize(graph, options)
     with clock.phase("fuse"):
-        groups = fuse(optimised)
+        groups = fuse(optimised, options)
     with clock.phase("plan and emit"):
         weigh = clock.timed("prepare weights", prepare)
         program = emit_program(optimised, groups, _lower(target, settings, clock), weigh, weights=weights)
@@ -107,8 +108,8 @@ def compile_graph(graph: Graph, target: Target, settings: Settings, weights: Wei
 
 def options_for(cpu: Target, settings: Settings) -> Options:
     """How graphs are optimised for a machine: bytes are multiplied as bytes where an instruction does so."""
-    lanes = cpu.machine(1).lanes(4)
-    return Options(integers=cpu.has("avx512vnni"), winograd=settings.winograd, lanes=lanes, channels_second=lanes > 1)
+    lanes, integers = cpu.machine(1).lanes(4), cpu.has("avx512vnni")
+    return Options(integers=integers, winograd=settings.winograd, lanes=lanes, channels_second=lanes > 1, chain=True)
 
 
 def as_declared(manifest: dict[str, Any], graph: Graph) -> dict[str, Any]:

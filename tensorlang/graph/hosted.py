@@ -85,7 +85,7 @@ def compile_hosted(
         with clock.phase("partition"):
             optimised = partition(optimised, late).graph
     with clock.phase("fuse"):
-        groups = fuse(optimised)
+        groups = fuse(optimised, options)
     lowering = _Lowering(target, settings, clock)
     with clock.phase("plan and emit"):
         builder = ProgramBuilder(optimised, lowering, clock.timed("prepare weights", prepare), HostedMain)

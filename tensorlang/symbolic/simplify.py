@@ -191,11 +191,11 @@ class _Simplifier:
         divided = [m for m, v in terms.items() if v == 1 and len(m) == 1 and m[0].op == "floordiv" and _positive(m[0].args[1])]
         if len(divided) == 1:  # (x + y // a) // c -> (a*x + y) // (a*c)
             ((atom,),) = divided
-            a = _positive(atom.args[1]) or 1
+            scale = _positive(atom.args[1]) or 1
             rest = {m: v for m, v in r.items() if m != (atom,)}
-            inside = plus(polynomial(atom.args[0]), times(rest, a))
-            if a * c <= 1 << 61 and self.ranges.exact(inside):
-                return plus(q, self.floordiv(inside, {ONE: a * c}))
+            inside = plus(polynomial(atom.args[0]), times(rest, scale))
+            if scale * c <= 1 << 61 and self.ranges.exact(inside):
+                return plus(q, self.floordiv(inside, {ONE: scale * c}))
         if len(terms) == 1:
             ((monomial, v),) = terms.items()
             if v == 1 and len(monomial) == 1 and k == 0 and monomial[0].op == "floormod":

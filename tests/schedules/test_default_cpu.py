@@ -49,6 +49,15 @@ def test_softmax_symbolic():
     check(programs.softmax(te.var("R"), te.var("C")), programs.softmax_reference, R=9, C=77)
 
 
+def test_few_panels_are_shared_by_rows():
+    """One panel of columns and a short reduction: threads take some tiles of rows each, and all rows are computed."""
+    func = programs.dense(1000, 16, 8)
+    machine = replace(machine_of(CpuTarget.host(), 2), threads=2)
+    assert "parallel_for(dense_p0, ctx, 8," in lower_kernel(func, machine=machine).emitted.text
+    for rows in (1000, 17, te.var("M")):
+        check(programs.dense(rows, 16, 8), programs.dense_reference, **({} if isinstance(rows, int) else {"M": 333}))
+
+
 def filters_by_planes(filters, channels, points):
     w, x = te.placeholder((filters, channels), "f32", name="w"), te.placeholder((channels, points), "f32", name="x")
     k = te.reduce_axis(channels, name="k")

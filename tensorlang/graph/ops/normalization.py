@@ -40,7 +40,7 @@ class Softmax(Op):
         def element(*i: Expr) -> Expr:
             if type(self).logarithm:
                 return te.cast(x.dtype, shifted(i) - te.log(total[_without(i, [axis])]))
-            return te.cast(x.dtype, powers[i] / total[_without(i, [axis])])
+            return te.cast(x.dtype, powers[i] * (1.0 / total[_without(i, [axis])]))
 
         return te.compute(x.shape, element, name=self.name)
 

@@ -18,6 +18,7 @@ class Options:
         winograd: let 3x3 convolutions at stride one be computed with fewer multiplications (see `ops.winograd` for the error).
         integers: compute products of quantised numbers in bytes and i32; pays where machines have an instruction for it.
         lanes: f32 elements of a vector register; groups of convolutions are merged until they fill one.
+        chain: let two products and the softmax between them be one kernel, which needs a schedule that keeps rows between.
         fold_limit: constants larger than this many bytes are not made out of smaller ones.
         max_group_nodes: the most nodes in one fused group; compile time grows with every statement of a kernel.
         max_group_inputs: the most inputs of one fused group.
@@ -29,6 +30,7 @@ class Options:
     winograd: bool = True
     integers: bool = True
     lanes: int = 16
+    chain: bool = False
     fold_limit: int = 1 << 22
     max_group_nodes: int = 40
     max_group_inputs: int = 24

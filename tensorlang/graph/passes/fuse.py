@@ -18,6 +18,8 @@ The rules, tried for every node in topological order:
    evaluate it many times over (a broadcast, a window, a second pass) and it is not cheap. Products take index operators
    only.
 5. At most one reduction, product or compound operator per group; concat ends a group; an upper limit on size.
+6. *Chain.* But softmax along the rows of a product that only another product reads, as its left operand, takes both along
+   (attention), where the target has a schedule for it.
 
 No cycle can arise: a group has one result, and whoever joins a group is either the only reader of that result or, in a
 diamond, on a path that ends inside.
@@ -91,6 +93,9 @@ class _Fusion:
                 continue
             self._prologues(node)
             self._diamond(node)
+        if self.options.chain:
+            for node in self.graph.nodes:
+                self._chain(node)
         return self._groups()
 
     # -- rule 2 ----------------------------------------------------------------------------------------------------
@@ -213,6 +218,40 @@ class _Fusion:
         if kind <= INJECTIVE and grows and not producer.is_cheap:
             return "it would be computed many times"
         return self._too_large(cluster, producer.nodes)
+
+    # -- rule 6 ----------------------------------------------------------------------------------------------------
+    def _chain(self, node: Node) -> None:
+        """The clusters of `node`'s left operand, a softmax, and of what that is of join its own, if all three are one chain."""
+        rows = self._only_reader(node.inputs[0]) if node.op == "matmul" and len(node.inputs) == 2 else None
+        if rows is None or rows.kind is not COMPOUND or rows.result.op != "softmax":
+            return
+        softmax = rows.result
+        if softmax.attrs["axis"] != softmax.output.type.ndim - 1:
+            return
+        inside = {n.output for n in rows.nodes}
+        read = [v for n in rows.nodes for v in n.inputs if v not in inside]
+        products = [c for v in read if (c := self._only_reader(v)) is not None and c.kind is CONTRACTION]
+        own = self.cluster[node]
+        if len(products) != 1 or own.kind is not CONTRACTION or products[0] is own:
+            return
+        first = products[0]
+        if not any(n.op == "matmul" for n in first.nodes) or not same_shape(first.result.output.type, softmax.output.type):
+            return
+        if self._too_large(own, [*first.nodes, *rows.nodes]):
+            return
+        own.notes.append(f"softmax ({subject_of(softmax)}) and the product before it are computed a block of rows at a time")
+        for cluster in (rows, first):
+            own.notes += cluster.notes
+            own.nodes += cluster.nodes
+            for moved in cluster.nodes:
+                self.cluster[moved] = own
+
+    def _only_reader(self, value: Value) -> _Cluster | None:
+        """The cluster whose result is `value`, if that is read once and has one result."""
+        if value.producer is None or self.readers(value) != 1 or len(value.producer.outputs) != 1:
+            return None
+        cluster = self.cluster[value.producer]
+        return cluster if cluster.result is value.producer and not _is_alias(cluster.result) else None
 
     # -- rule 5 ----------------------------------------------------------------------------------------------------
     def _too_large(self, cluster: _Cluster, more: Iterable[Node]) -> str:
