@@ -1,7 +1,11 @@
-"""What a build costs: CPU seconds, cold (an empty cache) and warm (the same cache), each in a fresh process."""
+"""What a build costs: CPU seconds, cold (an empty cache) and warm (the same cache), each in a fresh process.
+
+Python's own bytecode is compiled before, as an installed package has it.
+"""
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
@@ -16,7 +20,7 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
-from bench import cache, report
+from bench import cache, models, report
 from bench.compare import Subject
 
 _LIMIT_SECONDS = 1800
@@ -64,11 +68,7 @@ def measure(subject: Subject, threads: int, static: bool = True) -> BuildCost:
             str(threads),
             *([str(feeds)] if static else []),
         ]
-        environment = {
-            **os.environ,
-            "TENSORLANG_CACHE_DIR": str(Path(folder) / "cache"),
-            "TENSORLANG_NUM_THREADS": str(threads),
-        }
+        environment = _environment(Path(folder) / "cache", threads)
         builds: list[Build] = []
         for _ in ("cold", "warm"):
             try:
@@ -76,6 +76,24 @@ def measure(subject: Subject, threads: int, static: bool = True) -> BuildCost:
             except cache.BenchError as error:
                 return BuildCost(subject.name, builds[0] if builds else None, None, str(error))
         return BuildCost(subject.name, builds[0], builds[1])
+
+
+def _environment(cache_folder: Path, threads: int) -> dict[str, str]:
+    _write_bytecode()
+    return _with_bytecode({"TENSORLANG_CACHE_DIR": str(cache_folder), "TENSORLANG_NUM_THREADS": str(threads)})
+
+
+def _with_bytecode(settings: Mapping[str, str]) -> dict[str, str]:
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**inherited, "PYTHONPYCACHEPREFIX": str(cache.directory("bytecode")), **settings}
+
+
+@functools.cache
+def _write_bytecode() -> None:
+    """One small build that is not counted: it imports what builds import."""
+    with tempfile.TemporaryDirectory(prefix="tensorlang-bench-") as folder:
+        command = [sys.executable, "-m", "bench.build_child", str(models.path("mlp")), "1"]
+        _child(command, _with_bytecode({"TENSORLANG_CACHE_DIR": folder}))
 
 
 def _child(command: Sequence[str], environment: Mapping[str, str]) -> Build:

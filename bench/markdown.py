@@ -1,4 +1,5 @@
-"""The operator tables of RESULTS.md, from the JSON that ``python -m bench ops`` wrote: losses first."""
+"""The tables of RESULTS.md that are written by the machine, from JSON: operators (``python -m bench ops``), losses first, and
+what builds cost (``python -m bench compile``), dearest first."""
 
 from __future__ import annotations
 
@@ -12,24 +13,60 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "RESULTS.md"
 FILES = (HERE / "results" / "ops.json", HERE / "results" / "ops_1.json")
 BEGIN, END = "<!-- operators: begin, written by `python -m bench markdown` -->", "<!-- operators: end -->"
+COMPILE_FILE = HERE / "results" / "compile.json"
+COMPILE_BEGIN, COMPILE_END = "<!-- builds: begin, written by `python -m bench markdown` -->", "<!-- builds: end -->"
 OURS = "tensorlang"
 
 Row = dict[str, Any]
 
 
-def write(results: Path = RESULTS, files: tuple[Path, ...] = FILES) -> None:
-    """Replace the section between the marks, or append it. BenchError where there is no result file."""
+def write(results: Path = RESULTS, files: tuple[Path, ...] = FILES, compile_file: Path = COMPILE_FILE) -> None:
+    """Replace the sections between their marks, or append them. BenchError where there is no result file."""
     found = [json.loads(file.read_text()) for file in files if file.exists()]
-    if not found:
+    if not found and not compile_file.exists():
         raise cache.BenchError(f"no {files[0]}: run `python -m bench ops --json {files[0]}` first")
-    section = "\n".join([BEGIN, "", "## Operators", *(line for document in found for line in _table(document)), "", END])
     text = results.read_text() if results.exists() else "# Results\n"
-    if BEGIN in text and END in text:
-        before, _, rest = text.partition(BEGIN)
-        text = before + section + rest.partition(END)[2]
-    else:
-        text = f"{text.rstrip()}\n\n{section}\n"
+    if found:
+        text = _replaced(text, BEGIN, END, ["## Operators", *(line for document in found for line in _table(document))])
+    if compile_file.exists():
+        text = _replaced(text, COMPILE_BEGIN, COMPILE_END, _compile_section(json.loads(compile_file.read_text())))
     cache.write_atomically(results, lambda temporary: temporary.write_text(text))
+
+
+def _replaced(text: str, begin: str, end: str, lines: list[str]) -> str:
+    section = "\n".join([begin, "", *lines, "", end])
+    if begin in text and end in text:
+        before, _, rest = text.partition(begin)
+        return before + section + rest.partition(end)[2]
+    return f"{text.rstrip()}\n\n{section}\n"
+
+
+def _compile_section(document: dict[str, Any]) -> list[str]:
+    built: list[Row] = [row for row in document["rows"] if row["cold"] and row["warm"]]
+    failed = [row for row in document["rows"] if row not in built]
+    phases = sorted(
+        {phase for row in built for phase in row["cold"]["report"]},
+        key=lambda phase: -sum(row["cold"]["report"].get(phase, 0.0) for row in built),
+    )
+    return [
+        "## Builds",
+        "",
+        f"CPU seconds of `tl.compile`, {document['threads']} threads; cold: with an empty cache, warm: with it again,",
+        "each in a fresh process (`python -m bench compile`). `process` is the whole warm process: interpreter, imports",
+        "and one run. `wall` is of a machine that may have been doing other work. The phases are of the cold build.",
+        "",
+        "| model | cold | wall | warm | process | " + " | ".join(phases) + " |",
+        "|---|" + "---|" * (len(phases) + 4),
+        *(_build_line(row, phases) for row in sorted(built, key=lambda row: -row["cold"]["compile_cpu"])),
+        *(f"| {row['name']} | failed: {row['error']} |" + " |" * (len(phases) + 3) for row in failed),
+    ]
+
+
+def _build_line(row: Row, phases: list[str]) -> str:
+    cold, warm = row["cold"], row["warm"]
+    figures = [cold["compile_cpu"], cold["compile_wall"], warm["compile_cpu"], warm["process_cpu"]]
+    figures += [cold["report"].get(phase, 0.0) for phase in phases]
+    return f"| {row['name']} | " + " | ".join(f"{value:.2f}" for value in figures) + " |"
 
 
 def best_peer(row: Row) -> tuple[str, float, float] | None:

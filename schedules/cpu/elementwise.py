@@ -7,6 +7,7 @@ from math import prod
 
 from tensorlang.ir.expr import Expr
 from tensorlang.ir.reduction import reduction_of
+from tensorlang.ir.stmt import Block
 from tensorlang.ir.visitor import free_vars, loads, walk
 from tensorlang.schedule import Loop, Schedule, Stage
 from tensorlang.schedule.rules import Machine
@@ -41,6 +42,12 @@ def schedule_elementwise(s: Schedule, stage: Stage, machine: Machine, *, paralle
     if tail > 1:
         axes = [*axes[:-tail], stage.fuse(*axes[-tail:])]
     rows: Loop | None = None
+    if tail == 1 and _zipped(s, stage, axes, lanes):
+        stage.unroll(axes.pop())
+        rows = stage.fuse(*axes[:-1]) if len(axes) > 2 else axes[0]
+        if parallel:
+            stage.parallel(rows)
+        return
     if len(axes) > 1:
         rows = stage.fuse(*axes[:-1]) if len(axes) > 2 else axes[0]
     last = axes[-1]
@@ -150,6 +157,18 @@ def _vectorize_tuples(s: Schedule, stage: Stage, machine: Machine) -> None:
     part.vectorize(lane)
 
 
+def _zipped(s: Schedule, stage: Stage, axes: list[Loop], lanes: int) -> bool:
+    """Whether the last axis is short, and its elements come from lines apart that run along the axis before it."""
+    size, block = _extent(s, axes[-1]), s.block(stage)
+    if len(axes) < 3 or size is None or not 1 < size <= 4 or not loads(source_of(block)):
+        return False
+    along, last = spatial_vars(block)[-2:]
+    before = _extent(s, axes[-2])
+    moving = [e for e in loads(source_of(block)) if any(v in free_vars(i) for v in (along, last) for i in e.args)]
+    far = moving and all(step(e, last) == "far" and step(e, along) == "unit" for e in moving)
+    return bool(far) and before is not None and before >= lanes
+
+
 def _vectorize(s: Schedule, stage: Stage, last: Loop, lanes: int, machine: Machine) -> Loop | None:
     """Split `last` into vectors; the loop over them, or None where it is too short to pay."""
     size = _extent(s, last)
@@ -158,10 +177,25 @@ def _vectorize(s: Schedule, stage: Stage, last: Loop, lanes: int, machine: Machi
             stage.vectorize(last)
         return None
     if not _vectorizable(s, stage):
-        return last
+        times = _repeats(s.block(stage), size)
+        if times is None:
+            return last
+        outer, inner = stage.split(last, times)
+        stage.unroll(inner)
+        return outer
     outer, inner = stage.split(last, lanes * interleaved(s.block(stage), size, lanes, machine))
     stage.vectorize(inner)
     return outer
+
+
+def _repeats(block: Block, size: int | None) -> int | None:
+    """The number by which the index along the last axis is divided, if it is always one, and divides the extent."""
+    last = spatial_vars(block)[-1]
+    by = {n.args[1] for n in walk(source_of(block)) if n.op in ("floordiv", "floormod") and last in free_vars(n)}
+    if size is None or len(by) != 1:
+        return None
+    (n,) = by
+    return n.value if n.op == "const" and 1 < n.value <= 8 and size % n.value == 0 else None
 
 
 def _vectorizable(s: Schedule, stage: Stage) -> bool:

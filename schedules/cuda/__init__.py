@@ -4,6 +4,7 @@
     products of matrices         a tile of the result by one block, a smaller one in the registers of each thread; operands
                                  come through shared memory, fetched by all threads together
     reductions along rows        softmax, layer norm: a row by a warp or by a block (`rows`)
+    convolutions                 a small tile in the registers of each thread, an outer product at a time (`registers`)
     long ones along columns      a strip of columns by a block, the rows shared out among its warps (`columns`)
     other reductions             one thread sums one element, in a register, its epilogue fused
     one element each             one thread each, or a vector of neighbours; transposes by tiles (`elementwise`)
@@ -16,10 +17,11 @@ from tensorlang.schedule.rules import Machine
 
 from ..cpu.analysis import is_plain, is_reduction
 from ..cpu.inline import inline_injective
-from ..opencl import schedule_product, schedule_reduction
+from ..opencl import schedule_reduction
 from .columns import schedule_columns
 from .elementwise import schedule_elements
 from .product import schedule_tiled_product
+from .registers import schedule_registers
 from .rows import schedule_rows
 
 
@@ -40,5 +42,5 @@ def schedule(s: Schedule, machine: Machine) -> None:
 
 def _reduction(s: Schedule, stage: Stage) -> set[str]:
     """The first rule that fits; the stages that it took."""
-    rules = (schedule_tiled_product, schedule_product, schedule_columns, schedule_reduction)
+    rules = (schedule_tiled_product, schedule_registers, schedule_columns, schedule_reduction)
     return next((done for rule in rules if (done := rule(s, stage))), set())

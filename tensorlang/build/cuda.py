@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tensorlang.codegen.cuda.emit import HEADER, SHARED_BYTES, cuda_program, emit_cuda_kernel
-from tensorlang.codegen.cuda.ptx import CAPABILITY, INSTALL, compile_ptx, launch_names
+from tensorlang.codegen.cuda.ptx import CAPABILITY, INSTALL, compile_ptx, fingerprint, launch_names
 from tensorlang.codegen.cuda.ptxas import assemble
 from tensorlang.codegen.emit import EmittedKernel
 from tensorlang.codegen.grid import GridKernel, grid_of
@@ -80,7 +80,7 @@ class Cuda(Target):
     def build(self, source: str, settings: Settings) -> bytes:
         """PTX of every function, as JSON: name to text."""
         store = ContentCache.of(settings, "ptx")
-        key = hashlib.sha256(f"{_version()}\n{source}".encode()).hexdigest()
+        key = hashlib.sha256(f"{_version()}\n{fingerprint()}\n{source}".encode()).hexdigest()
         code = store.get(key)
         if code is None:
             code = json.dumps(compile_ptx(source, launch_names(source))).encode()

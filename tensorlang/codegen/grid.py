@@ -277,7 +277,9 @@ class GridEmitter(Emitter):
         if combined := [loop for _, loop in bound if CROSS_THREAD in loop.annotations]:
             if combined != [bound[-1][1]]:
                 name = combined[0].var.name
-                raise BuildError(f"{self.func.name}: threads combine what loop {name} adds up; it has to be the innermost bound loop")
+                raise BuildError(
+                    f"{self.func.name}: threads combine what loop {name} adds up; it has to be the innermost bound loop"
+                )
             self.combine(combined[0], bound[-1][0], inner)
         else:
             self._loop_body(bound[-1][1], inner)

@@ -171,10 +171,9 @@ class _Prover:
         positions = [self._positions(access, kind) for access in (a, b)]
 
         def apart(sides: Sides) -> Expr:
-            where = [[side.get(v, v) if v is not None else const(0) for v in p] for p, side in zip(positions, sides, strict=True)]
             differ: Expr = const(False)
-            for x, y in zip(*where, strict=True):
-                differ = or_(differ, ne(x, y))
+            for v, w in zip(*positions, strict=True):
+                differ = or_(differ, ne(const(0) if v is None else sides[0][v], const(0) if w is None else sides[1][w]))
             return differ if carrier is None else and_(differ, lt(sides[0][carrier.var], sides[1][carrier.var]))
 
         found = conflict(a, b, shared, apart, sizes=self.sizes)
@@ -208,7 +207,8 @@ class _Prover:
         (one, block, thread), (two, other_block, other_thread) = sides
         at_element = f"{found.buffer.name}[{', '.join(map(str, found.address))}]"
         if block == other_block:
-            text = f"thread {thread} {one} and thread {other_thread} {two} {at_element}, both in block {block}, no barrier between"
+            who = f"thread {thread} {one} and thread {other_thread} {two} {at_element}, both in block {block}"
+            text = f"{who}, with no barrier between"
         else:
             text = f"block {block} {one} and block {other_block} {two} {at_element}; blocks of one launch run in any order"
         return Races("refuted", text, found.buffer, found.address, sides[0], sides[1], self.pairs)
@@ -252,5 +252,3 @@ def _allocated(s: Stmt, kind: str, inside: bool = False) -> set[Buffer]:
 
 def _size_vars(func: PrimFunc) -> set[Expr]:
     return set(func.size_vars).union(*(free_vars(d) for b in func.buffers for d in b.shape))
-
-

@@ -14,7 +14,7 @@ from tensorlang.codegen.cuda.emit import HEADER, RESERVED, VECTOR_BYTES
 from tensorlang.codegen.grid import GridKernel, grid_of
 from tensorlang.codegen.target import Target
 from tensorlang.config import Settings
-from tensorlang.errors import InternalError
+from tensorlang.errors import BuildError, InternalError
 from tensorlang.graph.ir import Graph
 from tensorlang.graph.passes import Options, fuse, optimize
 from tensorlang.graph.passes.storage import without_narrow
@@ -25,6 +25,7 @@ from tensorlang.ir.stmt import PrimFunc
 from tensorlang.runtime.artifact import FORMAT, Artifact
 
 # Winograd's transforms are scheduled for vector registers, which threads do not have.
+MOST_BLOCKS = (2**31 - 1, 65535, 65535)  # along x, y, z
 OPTIONS = Options(winograd=False)
 
 
@@ -102,6 +103,9 @@ def _launches(step: Step, kernel: object) -> list[dict[str, Any]]:
         raise InternalError(f"{step.kernel} was not emitted for a grid")
     args = dict(zip([name for _, name in kernel.params], step.args, strict=True))
     sizes = {v: _number(args[name])[1] for name, v in kernel.sizes}
+    for launch in kernel.launches:
+        if any(n > most for n, most in zip(grid_of(launch, sizes), MOST_BLOCKS, strict=False)):
+            raise BuildError(f"{launch.function}: a grid of {grid_of(launch, sizes)} blocks; CUDA has at most {MOST_BLOCKS}")
     return [
         {
             "function": launch.function,

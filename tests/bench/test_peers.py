@@ -38,7 +38,9 @@ class StandIn:
         def run(feeds, out=None):
             return {name: y + np.float32(self.error) for name, y in zip(names, session.run(names, feeds), strict=True)}
 
-        return SimpleNamespace(run=run, build_report={"codegen": 0.5}, profile=lambda feeds: "kernel  time")
+        return SimpleNamespace(
+            run=run, bind=lambda feeds: lambda: run(feeds), build_report={"codegen": 0.5}, profile=lambda feeds: "kernel  time"
+        )
 
 
 @pytest.fixture
@@ -120,6 +122,7 @@ def test_profile_of_a_model_that_does_not_compile_is_one_line(stand_in: StandIn,
 
 def test_build_cost_uses_one_fresh_cache_for_a_cold_and_a_warm_process(monkeypatch) -> None:
     caches: list[str] = []
+    monkeypatch.setattr(build_cost, "_write_bytecode", lambda: None)
 
     def child(command, env, **_):
         assert "bench.build_child" in command
@@ -146,6 +149,7 @@ def test_build_cost_of_a_failing_build_keeps_the_last_line_of_its_error(monkeypa
     def child(command, **_):
         return subprocess.CompletedProcess(command, 1, "", "Traceback\nUnsupportedOpError: Foo")
 
+    monkeypatch.setattr(build_cost, "_write_bytecode", lambda: None)
     monkeypatch.setattr(build_cost.subprocess, "run", child)
     path, feeds = softmax_case()
     cost = build_cost.measure(compare.Subject("softmax", "op", path, feeds), threads=2)

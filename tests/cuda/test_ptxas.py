@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 import tensorlang as tl
+from tensorlang import te
 from tensorlang.build import build
 from tensorlang.codegen.cuda.ptxas import Assembly, assemble, find_ptxas, parse_report
 from tensorlang.errors import BuildError
+from tensorlang.schedule import Schedule
 from tests.cuda.test_cuda import CASES, dense, f, graph_of
 
 pytest.importorskip("numba_cuda", reason="numba-cuda is not installed: pip install 'tensorlang[cuda]'")
@@ -63,6 +65,21 @@ def test_a_large_product_moves_vectors_and_two_blocks_fit():
     assert ptx.count("fma.rn.f32") % 64 == 0 and ptx.count("ld.shared.v4.f32") % 4 == 0
     assert "ld.global.v4" in ptx and "st.global.v4" in ptx and "ld.global.f32" not in ptx and "ld.shared.f32" not in ptx
     assert all(str(step.verdict) == "proved" for step in kernel.proof)
+
+
+def test_the_assembler_knows_how_large_a_block_is():
+    """Else it may give a thread of 1024 more than the 64 registers that each can have."""
+    ptx = build(dense(128, 128, 64), target="cuda").inspect("ptx")
+    assert re.search(r"\.entry dense\([^)]*\)\s+\.maxntid 16, 16, 1\s+\{", ptx)
+
+
+def test_a_block_has_at_most_1024_threads():
+    x = te.placeholder((4, 2048), name="x")
+    y = te.compute((4, 2048), lambda i, j: x[i, j] + 1, name="y")
+    s = Schedule(te.create_prim_func("f", [x], [y]))
+    s["y"].bind(s["y"].axis[1], "threadIdx.x")
+    with pytest.raises(BuildError, match="2048 threads"):
+        build(s, target="cuda")
 
 
 @needs_ptxas

@@ -28,6 +28,7 @@ CASES = [
     ("layer_norm", [f(10, 70), f(70), f(70)], LONG),
     ("layer_norm", [f(2, 1100), f(1100), f(1100)], LONG),
     ("reduce_sum", [f(3, 200)], {"axes": (1,)}),
+    ("reduce_sum", [f(30, 50)], {"axes": (0, 1)}),
     ("reduce_max", [f(2, 5, 7, 9)], {"axes": (2, 3)}),
     ("reduce_mean", [f(3, 4, 33)], {"axes": (2,), "keepdims": True}),
     ("reduce_sum", [f(130, 40)], {"axes": (0,)}),

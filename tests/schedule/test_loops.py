@@ -267,8 +267,13 @@ def test_bind_refuses_a_loop_that_runs_otherwise():
 
 def test_bind_refuses_a_reduction_loop():
     s = dense()
+    k = s["y"].reduce_axis[0]
+    for axis in ("blockIdx.x", "vthread"):
+        with pytest.raises(ScheduleError, match="rfactor"):
+            s["y"].bind(k, axis)
+    _, inner = s["y"].split(k, 2)
     with pytest.raises(ScheduleError, match="rfactor"):
-        s["y"].bind(s["y"].reduce_axis[0], "threadIdx.x")
+        s["y"].bind(inner, "threadIdx.x")  # a part of the reduction: the threads would have to add up what is not theirs
 
 
 # -- hints ---------------------------------------------------------------------------------------------------------

@@ -49,6 +49,26 @@ def test_softmax_symbolic():
     check(programs.softmax(te.var("R"), te.var("C")), programs.softmax_reference, R=9, C=77)
 
 
+@pytest.mark.parametrize(("size", "times"), [(40, 2), (17, 3), (33, 2), (5, 8)])
+def test_every_element_several_times(size, times):
+    """Nearest-neighbour resizing: the repetitions are written out, and no index is divided."""
+    x = te.placeholder((3, 5, size), "f32", name="x")
+    y = te.compute((3, 5, size * times), lambda i, j, k: x[i, j, k // times], name="y")
+    func = te.create_prim_func("repeat", [x], [y])
+    check(func, lambda a: np.repeat(a, times, axis=2))
+    assert f"in unrolled({times})" in lower_kernel(func).emitted.text
+
+
+@pytest.mark.parametrize(("size", "parts"), [(40, 2), (37, 3), (16, 4)])
+def test_lines_are_zipped(size, parts):
+    """The last dimension, short, comes from lines far apart: each is run along (the phases of a transposed convolution)."""
+    x = te.placeholder((parts, 6, size), "f32", name="x")
+    y = te.compute((6, size, parts), lambda i, j, k: x[k, i, j], name="y")
+    func = te.create_prim_func("zip", [x], [y])
+    check(func, lambda a: a.transpose(1, 2, 0))
+    assert f"in unrolled({parts})" in lower_kernel(func).emitted.text
+
+
 def test_few_panels_are_shared_by_rows():
     """One panel of columns and a short reduction: threads take some tiles of rows each, and all rows are computed."""
     func = programs.dense(1000, 16, 8)

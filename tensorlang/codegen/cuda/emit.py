@@ -16,6 +16,7 @@ import builtins
 import keyword
 from collections.abc import Mapping
 from dataclasses import replace
+from math import prod
 
 from tensorlang.codegen.barriers import grid_program
 from tensorlang.codegen.cuda import vocabulary
@@ -36,7 +37,6 @@ from tensorlang.ir.visitor import (
     rewrite,
     rewrite_stmt,
     substitute,
-    substitute_stmt,
     walk_stmt,
 )
 from tensorlang.symbolic.access import every_access
@@ -50,6 +50,7 @@ RESERVED = frozenset([*keyword.kwlist, *dir(builtins), *vocabulary.NAMES])
 SHARED_BYTES = 48 * 1024  # what a block has without asking for more
 PRIVATE_BYTES = 16 * 1024
 WARP = 32
+MOST_THREADS = 1024  # of a block
 COMBINED = {"add": "sum", "mul": "prod", "max": "max", "min": "min"}  # by operator: what threads combine together
 EXCHANGED = ("f32", "f64", "i32", "i64")  # types of registers that they exchange
 VECTOR_BYTES = 16  # of the widest access to memory
@@ -113,6 +114,8 @@ class CudaEmitter(GridEmitter):
         typed = ", ".join(
             f"{_type(p)}* {self.spell(p)}" if isinstance(p, Buffer) else f"{p.dtype.name} {self.spell(p)}" for p in params
         )
+        if prod(self.threads) > MOST_THREADS:
+            raise BuildError(f"{name}: a block has {prod(self.threads)} threads, more than {MOST_THREADS}; bind shorter loops")
         names = ", ".join(map(self.spell, params))
         shared = {f"    {self.spell(b)} = cuda.shared.array(" for b in self.aligned}
         prologue = [f"{p[:-1]}, alignment={VECTOR_BYTES})" if p.startswith(tuple(shared)) else p for p in self.prologue]
@@ -188,8 +191,8 @@ class CudaEmitter(GridEmitter):
             held = {e: var(f"{name}[{n}]", e.dtype) for e, name in taken.items()}
             self.names.update({v: v.name for v in held.values()})
             value = rewrite(s.value, lambda e, held=held: held.get(e))  # type: ignore[misc]
-            store = Store(s.buffer, s.indices, value)
-            values.append(substitute_stmt(store, {loop.var: const(n)}))
+            lane = {loop.var: const(n)}
+            values.append(Store(s.buffer, tuple(substitute(i, lane) for i in s.indices), substitute(value, lane)))
         if target is None:
             for store in values:
                 self._emit_store(store, None, depth)

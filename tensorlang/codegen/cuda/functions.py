@@ -34,7 +34,6 @@ if not config.ENABLE_CUDASIM:
 
 from tensorlang.codegen.cuda.vocabulary import NAMES
 
-
 SIMULATED_SECONDS = 100  # that a thread of the simulator waits for those beside it
 
 
@@ -220,7 +219,9 @@ def _together(kind: str, combine: Any) -> tuple[Any, Any]:
         return warp, block
 
     # The simulator has no exchange: its threads, which are Python's, meet in a dictionary.
-    lock, held, gates = threading.Lock(), {}, {}
+    lock = threading.Lock()
+    held: dict[Any, Any] = {}
+    gates: dict[Any, threading.Barrier] = {}
 
     def simulated(x, parts=None):  # type: ignore[no-untyped-def]
         me: Any = threading.current_thread()
@@ -314,6 +315,12 @@ load4, store4 = _wide(4)
 
 if config.ENABLE_CUDASIM:  # Python's own refuse infinities and NaN
     floor, ceil, trunc, round = np.floor, np.ceil, np.trunc, np.rint
+
+    def float_bits(x):  # type: ignore[no-untyped-def]
+        return np.float32(x).view(np.int32)
+
+    def from_float_bits(x):  # type: ignore[no-untyped-def]
+        return np.int32(x).view(np.float32)
 
 __all__ = sorted(NAMES)  # noqa: PLE0605
 _ = (boolean, f32, f64, i8, i16, i32, i64, u8, u16, u32, u64)

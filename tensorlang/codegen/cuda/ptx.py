@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +15,15 @@ from tensorlang.errors import BuildError
 
 INSTALL = "pip install 'tensorlang[cuda]'"
 CAPABILITY = (9, 0)
+
+
+@cache
+def fingerprint() -> str:
+    """Of everything here that makes PTX of a text: the functions that it calls, and what is done to what comes back."""
+    digest = hashlib.sha256()
+    for name in ("functions.py", "ptx.py"):
+        digest.update(Path(__file__).with_name(name).read_bytes())
+    return digest.hexdigest()
 
 
 def compile_ptx(source: str, names: list[str], capability: tuple[int, int] = CAPABILITY) -> dict[str, str]:
@@ -41,8 +53,16 @@ def compile_ptx(source: str, names: list[str], capability: tuple[int, int] = CAP
         entry = re.search(r"\.entry\s+(\w+)\(", ptx)
         if entry is None:
             raise BuildError(f"the PTX of {name} has no entry")
-        found[name] = ptx.replace(entry.group(1), name)
+        found[name] = _bounded(ptx.replace(entry.group(1), name), name, function.threads)
     return found
+
+
+def _bounded(ptx: str, name: str, threads: tuple[int, ...]) -> str:
+    """`ptx` with the size of a block told to the assembler: it gives no thread more registers than that many can have (1024
+    threads have 64 each; a kernel that takes more does not launch)."""
+    end = ptx.index(")", ptx.index(f".entry {name}("))
+    sizes = ", ".join(str(n) for n in (*threads, 1, 1)[:3])
+    return f"{ptx[: end + 1]}\n.maxntid {sizes}{ptx[end + 1 :]}"
 
 
 @contextmanager

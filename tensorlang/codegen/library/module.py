@@ -62,8 +62,8 @@ def library_object(
     check_features(source, target)
     initialize_llvm()
     llvm.initialize_native_asmparser()
-    module = _part(source, target, store, {"main": PROGRAM})
-    module.link_in(_part(around, target, store, None))
+    module = _part(source, target, {"main": PROGRAM})
+    module.link_in(_part(around, target, None))
     machine = target_machine(target)
     header = f'target triple = "{target.triple}"\ntarget datalayout = "{machine.target_data}"\n'
     aliases = "" if program else "\n".join(_runtime_entry(interface, name) for name in RUNTIME)
@@ -104,10 +104,10 @@ def _runtime_entry(interface: Interface, name: str) -> str:
     )
 
 
-def _part(source: str, target: CpuTarget, store: Store, renamed: dict[str, str] | None) -> llvm.ModuleRef:
+def _part(source: str, target: CpuTarget, renamed: dict[str, str] | None) -> llvm.ModuleRef:
     """An emitted module as LLVM's; of its functions, only those in `renamed` (None: all) stay visible, by their new names."""
     functions = split_functions(source)
-    module = backend.link(functions, bitcode(source, functions, store).values(), target)
+    module = backend.link(functions, bitcode(source, functions).values(), target)
     if renamed is not None:
         for function in module.functions:
             if function.is_declaration:

@@ -39,16 +39,18 @@ def link(
     bitcode: Iterable[bytes],
     target: CpuTarget,
     elsewhere: Collection[str] | None = None,
+    named: bool = True,
 ) -> llvm.ModuleRef:
     """One unoptimised module for `target`, exporting the kernels and programs by name, everything else internal.
 
     Args:
         elsewhere: symbols of functions that other modules of the same library have; those in turn may call our kernels by
             their symbols. None: there are no other modules.
+        named: whether kernels and programs are exported by their names.
     """
     machine = target_machine(target)
     header = f'target triple = "{target.triple}"\ntarget datalayout = "{machine.target_data}"\n'
-    exports = _exports(functions)
+    exports = _exports(functions) if named else ""
     module = llvm.parse_assembly(header + exports)
     for code in bitcode:
         part = llvm.parse_bitcode(code)
@@ -68,19 +70,14 @@ def link(
             continue
         if function.name not in keep:
             function.linkage = "internal"
-        if function.name.endswith(".inner") or function.name in inlined:
+        if function.name in inlined:
             function.add_function_attribute("alwaysinline")
-        if function.name.startswith("tl.") and not function.name.endswith((".inner", ".chunk")):
-            _tune(function, target)
+        if function.name.startswith("tl."):
+            function.add_function_attribute("nounwind")  # LLVM's defaults do not say so
     for variable in module.global_variables:
         if not variable.is_declaration:
             variable.linkage = "internal"
     return module
-
-
-def _tune(function: llvm.ValueRef, target: CpuTarget) -> None:
-    """Attributes that LLVM's defaults do not give."""
-    function.add_function_attribute("nounwind")
 
 
 def optimise(module: llvm.ModuleRef, target: CpuTarget) -> None:

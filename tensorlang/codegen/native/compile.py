@@ -1,7 +1,7 @@
-"""Emitted source to machine code: split, front-end each distinct function once, link, optimise once, emit once.
+"""Emitted source to machine code: split, front-end each distinct function once, optimise and emit on all cores, link.
 
-Two caches, both by content: the front end's bitcode per function (independent of names and of the CPU's features), and
-the finished library per module. On a hit of that neither numba nor LLVM's optimiser is loaded.
+Two caches, both by content: an object per kernel of a model (independent of its name, so that models share them), and the
+finished library per module. On a hit of that neither numba nor LLVM's optimiser is loaded.
 """
 
 from __future__ import annotations
@@ -9,27 +9,23 @@ from __future__ import annotations
 import ast
 import hashlib
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import tensorlang
 from tensorlang.codegen.elf import link_shared
-from tensorlang.codegen.intrinsics.functions import EmittedFunction
 from tensorlang.codegen.native import backend
-from tensorlang.codegen.native.forked import balanced, forked_map
-from tensorlang.codegen.native.loops import rewrite_loops
+from tensorlang.codegen.native.forked import forked_map
 from tensorlang.codegen.native.pool_code import pool_source, with_serial_pool
-from tensorlang.codegen.native.source import SourceFunction, split_functions
+from tensorlang.codegen.native.source import SourceFunction, prelude_of, split_functions
 from tensorlang.codegen.native.target import CpuTarget
 from tensorlang.codegen.wasm import link_module
-from tensorlang.errors import BuildError, InternalError
+from tensorlang.errors import BuildError
 
-FUNCTIONS_PER_WORKER = 4  # fewer are not worth a process
-OBJECT_CHARACTERS = 16_000  # of code, without comments: about a second of LLVM's time
-MOST_OBJECTS = 1  # more would use all cores, but what that gains is not measured yet
+FUNCTIONS_PER_WORKER = 2  # fewer are not worth a process
 _EXPORTED = ("kernel", "program")
 
 
@@ -66,8 +62,8 @@ def compiler_fingerprint() -> str:
     return digest.hexdigest()
 
 
-def _module_key(functions: tuple[SourceFunction, ...], target: CpuTarget, kind: str) -> str:
-    names = " ".join(f"{f.name}:{f.kind}:{f.digest}" for f in functions)
+def _module_key(functions: Sequence[SourceFunction], target: CpuTarget, kind: str) -> str:
+    names = " ".join(f"{f.kind}:{f.digest}" if kind == "unit" else f"{f.name}:{f.kind}:{f.digest}" for f in functions)
     return hashlib.sha256(f"{kind}\0{target!r}\0{compiler_fingerprint()}\0{names}".encode()).hexdigest()
 
 
@@ -91,7 +87,7 @@ def compile_source(
         InternalError: the source is not sound.
     """
     target = target or CpuTarget.host()
-    store = store or NoStore()
+    store = NoStore() if store is None else store
     if emit == "library" and not target.has_threads:
         source = with_serial_pool(source)
     functions = split_functions(source)
@@ -99,71 +95,86 @@ def compile_source(
     if (found := store.get(key)) is not None:
         return found
     _check_features(functions, target)
-    codes = bitcode(source, functions, store)
     result: bytes
     if emit != "library":
-        result = _machine_code(functions, codes, target, emit)
+        result = _machine_code(source, functions, target, emit)
     else:
         exports = [f.name for f in functions if f.kind in _EXPORTED]
         if target.architecture == "wasm32":
-            result = link_module(_machine_code(functions, codes, target, "object"), exports)
+            result = link_module(_machine_code(source, functions, target, "object"), exports)
         elif target.pointer_bits != 64:  # our linker does not know it
-            result = _machine_code(functions, codes, target, "object")
+            result = _machine_code(source, functions, target, "object")
         else:
-            result = link_shared(_objects(functions, codes, target), exports)
+            result = link_shared(_objects(source, functions, target, store), exports)
     store.put(key, result)
     return result
 
 
-def _machine_code(
-    functions: Sequence[SourceFunction],
-    codes: Mapping[str, bytes],
-    target: CpuTarget,
-    emit: str,
-    elsewhere: Collection[str] | None = None,
-) -> bytes:
-    """`functions`, with those that they call unless those are `elsewhere`, as one module."""
-    module = backend.link(functions, [codes[d] for d in dict.fromkeys(f.digest for f in functions)], target, elsewhere)
+def _machine_code(source: str, functions: Sequence[SourceFunction], target: CpuTarget, emit: str) -> bytes:
+    """All of them as one module."""
+    return _finish(backend.link(functions, bitcode(source, functions).values(), target), target, emit)
+
+
+def _finish(module: Any, target: CpuTarget, emit: str) -> bytes:
     backend.optimise(module, target)
-    result: bytes = backend.emit(module, target, emit)
-    return result
+    return backend.emit(module, target, emit)
 
 
-def _objects(functions: tuple[SourceFunction, ...], codes: Mapping[str, bytes], target: CpuTarget) -> list[bytes]:
-    """The objects of a library. A large one has several, made by all cores; how many depends on the source alone."""
-    groups = partition(functions)
-    if len(groups) == 1:
-        return [_machine_code(functions, codes, target, "object")]
+def _objects(source: str, functions: Sequence[SourceFunction], target: CpuTarget, store: Store) -> list[bytes]:
+    """The objects of a library.
+
+    With a program, one for each distinct kernel and what only it calls, under its symbol alone, kept for every library that has
+    this kernel; and one of the programs, which offers the kernels by their names too. Without: one, all of it.
+    """
+    units = kernel_units(functions)
+    if len(units) == len(functions) or not any(f.kind == "program" for f in functions):
+        return [_machine_code(source, functions, target, "object")]
     kernels = {f.symbol for f in functions if f.kind == "kernel"}
-
-    def build(group: tuple[SourceFunction, ...]) -> bytes:
-        return _machine_code(group, codes, target, "object", kernels - {f.symbol for f in group})
-
-    return forked_map(build, groups, [sum(f.size for f in group) for group in groups], _cores())
-
-
-def partition(functions: tuple[SourceFunction, ...]) -> list[tuple[SourceFunction, ...]]:
-    """Functions in groups of about equal size, each in the order of the source: kernels with what only they call (chunks and
-    instructions), and programs, which call the kernels of every group. Equal kernels stay together."""
+    keys = [_module_key(unit[-1:], target, "unit") for unit in units]
+    found = [store.get(key) for key in keys]
+    missing = [k for k, code in enumerate(found) if code is None]
+    lower = _front_end(source, functions)
     by_name = {f.name: f for f in functions}
-    units: dict[str, dict[str, None]] = {}
+    private: dict[str, None] = {}
     for f in functions:
-        if f.kind not in _EXPORTED:
-            continue
-        unit, waiting = units.setdefault(f.digest, {}), [f.name]
-        while waiting:
-            name = waiting.pop()
-            if name not in unit:
-                unit[name] = None
-                waiting += [c for c in by_name[name].callees if by_name[c].kind not in _EXPORTED]
-    members = list(units.values())
-    sizes = [sum(by_name[name].size for name in unit) for unit in members]
-    count = max(1, min(MOST_OBJECTS, sum(sizes) // OBJECT_CHARACTERS))
-    groups = []
-    for share in balanced(sizes, min(count, max(1, len(members)))):
-        chosen = {name for k in share for name in members[k]}
-        groups.append(tuple(f for f in functions if f.name in chosen))
-    return groups
+        if f.kind == "program":
+            private |= dict.fromkeys(g.name for g in _with_private(f, by_name))
+
+    def build(k: int) -> bytes:
+        if k < 0:
+            codes = [lower(by_name[name]) for name in private]
+            exported = [f for f in functions if f.kind in _EXPORTED or f.name in private]
+            return _finish(backend.link(exported, codes, target, kernels), target, "object")
+        unit = units[k]
+        codes = [lower(f) for f in {f.digest: f for f in unit}.values()]
+        return _finish(backend.link(unit, codes, target, kernels - {unit[-1].symbol}, named=False), target, "object")
+
+    jobs = [-1, *missing]
+    sizes = [sum(by_name[name].size for name in private), *(sum(f.size for f in units[k]) for k in missing)]
+    made = forked_map(build, jobs, sizes, min(_cores(), len(jobs) // FUNCTIONS_PER_WORKER))
+    for k, code in zip(missing, made[1:], strict=True):
+        store.put(keys[k], code)
+        found[k] = code
+    return [made[0], *(code for code in found if code is not None)]
+
+
+def kernel_units(functions: Sequence[SourceFunction]) -> list[tuple[SourceFunction, ...]]:
+    """Each distinct kernel, last, after the chunks and instructions that it calls."""
+    by_name = {f.name: f for f in functions}
+    distinct = {f.digest: f for f in functions if f.kind == "kernel"}
+    return [tuple(_with_private(f, by_name)) for f in distinct.values()]
+
+
+def _with_private(function: SourceFunction, by_name: Mapping[str, SourceFunction]) -> list[SourceFunction]:
+    """A kernel or program, last, after the functions that it reaches without another kernel between."""
+    reached: dict[str, None] = {}
+    waiting = [function.name]
+    while waiting:
+        name = waiting.pop()
+        if name not in reached:
+            reached[name] = None
+            waiting += [c for c in by_name[name].callees if by_name[c].kind not in _EXPORTED]
+    return [f for name, f in by_name.items() if name in reached and f is not function] + [function]
 
 
 def check_features(source: str, target: CpuTarget) -> None:
@@ -175,7 +186,7 @@ def check_features(source: str, target: CpuTarget) -> None:
     _check_features(split_functions(source), target)
 
 
-def _check_features(functions: tuple[SourceFunction, ...], target: CpuTarget) -> None:
+def _check_features(functions: Sequence[SourceFunction], target: CpuTarget) -> None:
     """Without them LLVM would end the process."""
     for f in functions:
         if missing := [r for r in f.requires if not target.has(r)]:
@@ -185,38 +196,34 @@ def _check_features(functions: tuple[SourceFunction, ...], target: CpuTarget) ->
             )
 
 
-def bitcode(source: str, functions: tuple[SourceFunction, ...], store: Store) -> dict[str, bytes]:
+def bitcode(source: str, functions: Sequence[SourceFunction]) -> dict[str, bytes]:
     """Front-end bitcode by digest, each distinct function once."""
-    keys = {f.digest: hashlib.sha256(f"{f.digest}\0{compiler_fingerprint()}".encode()).hexdigest() for f in functions}
-    found = {digest: store.get(key) for digest, key in keys.items()}
-    missing: dict[str, SourceFunction] = {}
-    for f in functions:
-        if found[f.digest] is None:
-            missing.setdefault(f.digest, f)
-    if missing:
-        for digest, code in _front_end(source, functions, list(missing.values())).items():
-            store.put(keys[digest], code)
-            found[digest] = code
-    return {digest: code for digest, code in found.items() if code is not None}
+    distinct = {f.digest: f for f in reversed(functions)}
+    lower = _front_end(source, functions)
+    workers = min(_cores(), len(distinct) // FUNCTIONS_PER_WORKER)
+    codes = forked_map(lower, list(distinct.values()), [f.size for f in distinct.values()], workers)
+    return dict(zip(distinct, codes, strict=True))
 
 
-def _front_end(source: str, functions: tuple[SourceFunction, ...], missing: list[SourceFunction]) -> dict[str, bytes]:
-    frontend = tensorlang._native_frontend  # imports numba, 0.4 s of CPU: on the first cache miss, never on a hit
-    namespace: dict[str, object] = {"__name__": "tensorlang_emitted"}
-    exec(compile(rewrite_loops(ast.parse(source)), "<emitted>", "exec"), namespace)
+def _front_end(source: str, functions: Sequence[SourceFunction]) -> Callable[[SourceFunction], bytes]:
+    """What makes bitcode of one function of `source`."""
+    frontend = tensorlang._native_frontend  # imports numba, 0.4 s of CPU: where there is something to compile, never on a hit
+    trees = {tree.name: tree for tree in ast.parse(source).body if isinstance(tree, ast.FunctionDef)}
+    prelude: dict[str, object] = {"__name__": "tensorlang_emitted"}
+    exec(prelude_of(source), prelude)
     by_name = {f.name: f for f in functions}
+    made: dict[str, bytes] = {}
 
     def lower(described: SourceFunction) -> bytes:
-        emitted = namespace[described.name]
-        if not isinstance(emitted, EmittedFunction):
-            raise InternalError(f"{described.name} is not a decorated function of the emitted module")
-        callees = {name: by_name[name] for name in described.callees}
-        return frontend.to_bitcode(frontend.lower_function(emitted.function, described, callees))
+        if described.digest not in made:
+            callees = {name: by_name[name] for name in described.callees}
+            made[described.digest] = frontend.to_bitcode(
+                frontend.lower_function(trees[described.name], described, callees, prelude)
+            )
+        return made[described.digest]
 
     frontend.prepare()  # before forking, so that no child does it again
-    workers = min(_cores(), len(missing) // FUNCTIONS_PER_WORKER)
-    codes = forked_map(lower, missing, [f.size for f in missing], workers)
-    return {described.digest: code for described, code in zip(missing, codes, strict=True)}
+    return lower
 
 
 def _cores() -> int:

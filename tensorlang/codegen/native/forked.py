@@ -10,56 +10,61 @@ import os
 import pickle
 import select
 import signal
+import struct
 import threading
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
 CHILD_SECONDS = 120.0  # a child that takes longer hangs on a lock that it inherited
+MOST_TICKETS = 65_536  # bytes that a pipe holds before anyone reads
+_TICKET = struct.Struct("<i")
 
 
 def forked_map(function: Callable[[_T], _R], items: Sequence[_T], weights: Sequence[float], workers: int) -> list[_R]:
-    """`[function(x) for x in items]`, on up to `workers` processes.
+    """`[function(x) for x in items]`, on up to `workers` processes, each of which takes the heaviest item that is left.
 
     Args:
         function: deterministic; its results can be pickled. An exception in a child is raised by the parent's own try.
-        weights: relative cost of each item, to balance the processes.
+        weights: relative cost of each item.
         workers: processes in all; 1, or a process with other Python threads (whose locks a child would inherit),
             stays in this process.
     """
-    if workers <= 1 or len(items) < 2 or not hasattr(os, "fork") or threading.active_count() > 1:
+    workers = min(workers, len(items), MOST_TICKETS // _TICKET.size)
+    if workers <= 1 or len(items) > MOST_TICKETS // _TICKET.size or not hasattr(os, "fork") or threading.active_count() > 1:
         return [function(item) for item in items]
-    shares = balanced(weights, min(workers, len(items)))
-    started = [_start(function, items, share) for share in shares[1:]]
-    children = [child for child in started if child is not None]
-    results: dict[int, _R] = {}
+    order = sorted(range(len(items)), key=lambda k: (-weights[k], k))
+    tickets, writer = os.pipe()  # who reads an index from it has that item to do
     try:
-        for index in shares[0]:
+        os.write(writer, b"".join(map(_TICKET.pack, order)))
+    finally:
+        os.close(writer)
+    results: dict[int, _R] = {}
+    children: list[tuple[int, int]] = []
+    try:
+        children = [child for _ in range(workers - 1) if (child := _start(function, items, tickets)) is not None]
+        for index in _taken(tickets):
             results[index] = function(items[index])
     finally:
+        os.close(tickets)
         deadline = time.monotonic() + CHILD_SECONDS
         for pid, pipe in children:
             results.update(_collect(pid, pipe, deadline))
     return [results[k] if k in results else function(items[k]) for k in range(len(items))]
 
 
-def balanced(weights: Sequence[float], parts: int) -> list[list[int]]:
-    """Indices in `parts` lists of about equal weight, heaviest first."""
-    shares: list[list[int]] = [[] for _ in range(parts)]
-    totals = [0.0] * parts
-    for index in sorted(range(len(weights)), key=lambda k: (-weights[k], k)):
-        lightest = totals.index(min(totals))
-        shares[lightest].append(index)
-        totals[lightest] += weights[index]
-    return shares
+def _taken(tickets: int) -> Iterator[int]:
+    """Indices from the pipe, until it is empty; a read of so few bytes is one reader's alone."""
+    while ticket := os.read(tickets, _TICKET.size):
+        yield _TICKET.unpack(ticket)[0]
 
 
-def _start(function: Callable[[_T], _R], items: Sequence[_T], share: list[int]) -> tuple[int, int] | None:
-    """(pid, pipe to read from) of a child that computes `share`; None where the system gives no process."""
+def _start(function: Callable[[_T], _R], items: Sequence[_T], tickets: int) -> tuple[int, int] | None:
+    """(pid, pipe to read from) of a child that does what it takes; None where the system gives no process."""
     reader, writer = os.pipe()
     try:
         with warnings.catch_warnings():
@@ -74,7 +79,7 @@ def _start(function: Callable[[_T], _R], items: Sequence[_T], share: list[int]) 
         return pid, reader
     try:
         os.close(reader)
-        data = pickle.dumps({index: function(items[index]) for index in share})
+        data = pickle.dumps({index: function(items[index]) for index in _taken(tickets)})
         with os.fdopen(writer, "wb") as file:
             file.write(data)
     finally:

@@ -1,39 +1,36 @@
-"""Numba's typing and lowering as a front end: one emitted function in, target-neutral LLVM IR out, nothing compiled.
+"""Numba's typing rules and lowerings as a front end: one emitted function in, target-neutral LLVM IR out, nothing compiled.
 
-We bring our own contexts with only the registries that emitted code needs (numbers, ranges, our intrinsics) and a
-pass list without what it never has (closures, `with` blocks, list comprehensions): a third of the usual cost.
-Importing this module imports numba.
+We bring our own contexts with only the registries that emitted code needs (numbers, ranges, our intrinsics), and walk the
+function's syntax tree ourselves (`translate`). Importing this module imports numba.
 """
 
 from __future__ import annotations
 
+import ast
 import re
 import threading
-from types import FunctionType
+from collections.abc import Mapping
 from typing import Any
 
 import llvmlite.binding as llvm
 from numba.core import compiler, types, typing
-from numba.core.codegen import AOTCPUCodegen, CodeLibrary
+from numba.core.callconv import create_error_model
+from numba.core.codegen import AOTCPUCodegen
 from numba.core.compiler_lock import global_compiler_lock
-from numba.core.compiler_machinery import PassManager
 from numba.core.cpu import CPUContext
-from numba.core.cpu_options import FastMathOptions
 from numba.core.errors import NumbaError
-from numba.core.typed_passes import NativeLowering, NopythonTypeInference, PreLowerStripPhis
+from numba.core.targetconfig import ConfigStack
 from numba.core.typing import templates
-from numba.core.untyped_passes import FixupArgs, IRProcessing, ReconstructSSA, TranslateByteCode
 from numba.cpython import builtins, numbers, rangeobj, tupleobj
 
 from tensorlang.codegen.intrinsics.lowering import GLOBALS, IntrinsicType, lowering_registry
 from tensorlang.codegen.intrinsics.lowering.calls import Callee, CalleeType, call_callee
-from tensorlang.codegen.intrinsics.lowering.registry import FAST_MATH, DTypeName
+from tensorlang.codegen.intrinsics.lowering.registry import DTypeName
 from tensorlang.codegen.intrinsics.lowering.system import UNROLL_SYMBOL
 from tensorlang.codegen.intrinsics.lowering.types import context_type, parameter_type
-from tensorlang.codegen.intrinsics.system import unroll
-from tensorlang.codegen.native.loops import UNROLL_MARK
 from tensorlang.codegen.native.source import SourceFunction
 from tensorlang.codegen.native.target import CpuTarget, initialize_llvm, target_machine
+from tensorlang.codegen.native.translate import translate
 from tensorlang.errors import InternalError
 
 _ = (builtins, numbers, rangeobj, tupleobj)  # imported for what they register
@@ -70,34 +67,8 @@ class _Typing(typing.BaseContext):
             self.insert_global(value, t)
 
 
-class _Library(CodeLibrary):
-    """Keeps the IR text; optimises, links and compiles nothing."""
-
-    text = ""
-
-    def add_ir_module(self, ir_module: Any) -> None:
-        self.text = str(ir_module)
-
-    def add_linking_library(self, library: Any) -> None:
-        raise InternalError(f"{self.name} needs {library.name}: emitted code may use nothing but intrinsics")
-
-    def finalize(self) -> None:
-        self._finalized = True
-
-    def get_function(self, name: str) -> Any:
-        raise NotImplementedError
-
-    def get_llvm_str(self) -> str:
-        return self.text
-
-    def get_asm_str(self) -> str:
-        raise NotImplementedError
-
-
 class _Codegen(AOTCPUCodegen):
-    """Makes empty modules and libraries; unlike its parent it starts no execution engine."""
-
-    _library_class = _Library
+    """Knows the data layout; unlike its parent it starts no execution engine."""
 
     def __init__(self, name: str):
         initialize_llvm()
@@ -123,8 +94,9 @@ class _Context(CPUContext):
     def load_additional_registries(self) -> None:
         self.install_registry(lowering_registry)
 
-    def post_lowering(self, mod: Any, library: Any) -> None:
-        """Emitted code owns no objects: numba's reference counting runtime is not linked."""
+    def add_linking_libs(self, libs: Any) -> None:
+        if libs:
+            raise InternalError(f"emitted code needs {libs}: it may use nothing but intrinsics")
 
     def get_constant_generic(self, builder: Any, ty: Any, val: Any) -> Any:
         if isinstance(ty, (IntrinsicType, DTypeName, CalleeType, types.StringLiteral)):
@@ -144,30 +116,6 @@ class _Context(CPUContext):
         return super().get_function(fn, sig, _firstcall)
 
 
-class _Pipeline(compiler.CompilerBase):
-    """Numba's passes, less those for closures, `with`, generators, arrays and reference counts."""
-
-    steps: tuple[Any, ...] = (
-        TranslateByteCode, FixupArgs, IRProcessing, NopythonTypeInference, NativeLowering,
-    )  # fmt: skip
-
-    def define_pipelines(self) -> list[PassManager]:
-        passes = PassManager("tensorlang")
-        for step in self.steps:
-            passes.add_pass(step, step.__name__)
-        passes.finalize()
-        return [passes]
-
-
-class _SsaPipeline(_Pipeline):
-    """As well for functions that give one name values of different types."""
-
-    steps = (
-        TranslateByteCode, FixupArgs, IRProcessing, ReconstructSSA, NopythonTypeInference, PreLowerStripPhis,
-        NativeLowering,
-    )  # fmt: skip
-
-
 _lock = threading.Lock()
 _contexts: tuple[_Typing, _Context] | None = None
 
@@ -178,7 +126,9 @@ def _get_contexts() -> tuple[_Typing, _Context]:
         if _contexts is None:
             typing_context = _Typing()
             context = _Context(typing_context)
+            typing_context.refresh()
             context.refresh()
+            context = context.subtarget(error_model=create_error_model("numpy", context))
             _contexts = (typing_context, context)
         return _contexts
 
@@ -190,47 +140,47 @@ def prepare() -> None:
 
 def _flags() -> compiler.Flags:
     flags = compiler.Flags()
-    flags.no_compile = True
-    flags.no_cpython_wrapper = True
-    flags.no_cfunc_wrapper = True
-    flags.no_rewrites = True
     flags.error_model = "numpy"
-    flags.fastmath = FastMathOptions(set(FAST_MATH))
     flags.boundscheck = False
     flags.nrt = False
     return flags
 
 
 @global_compiler_lock
-def lower_function(function: FunctionType, described: SourceFunction, callees: dict[str, SourceFunction]) -> str:
+def lower_function(
+    function: ast.FunctionDef, described: SourceFunction, callees: Mapping[str, SourceFunction], prelude: Mapping[str, Any]
+) -> str:
     """LLVM IR text of one emitted function: `i32 tl.<digest>(ctx, ...)` and, for a chunk, its packed entry.
 
     Args:
-        function: the plain function of the executed module.
+        function: the syntax tree of its `def`.
         described: its signature and digest.
         callees: the emitted functions it mentions, by name.
+        prelude: what else its names mean.
 
     Raises:
-        InternalError: numba cannot type it, with numba's message: the emitter wrote what the intrinsics do not know.
+        InternalError: the emitter wrote what the intrinsics do not know.
     """
     typing_context, context = _get_contexts()
+    names = [a.arg for a in function.args.args]
+    expected = [*described.implicit, *(name for _, name in described.parameters)]
+    if names != expected:
+        written, wanted = ", ".join(names), ", ".join(expected)
+        raise InternalError(f"@{described.kind} {described.name}({written}) does not match its signature: expected ({wanted})")
     stand_ins = {
-        name: Callee(callee.symbol, callee.kind, tuple(t for t, _ in callee.parameters)) for name, callee in callees.items()
+        name: CalleeType(Callee(callee.symbol, callee.kind, tuple(t for t, _ in callee.parameters)))
+        for name, callee in callees.items()
     }
-    isolated = FunctionType(function.__code__, {**function.__globals__, **stand_ins, UNROLL_MARK: unroll}, function.__name__)
-    implicit = [context_type, *(types.int64 for _ in described.implicit[1:])]
-    arguments = (*implicit, *(parameter_type(text) for text, _ in described.parameters))
-    for attempt in (_Pipeline, _SsaPipeline):
-        try:
-            pipeline = attempt(typing_context, context, None, arguments, types.none, _flags(), {})
-            pipeline.compile_extra(isolated)
-            break
-        except NumbaError as error:
-            if attempt is _SsaPipeline:
-                raise InternalError(f"emitted function {described.name} does not compile:\n{error}") from error
-    library = pipeline.state.library
-    lowered = pipeline.state["cr"]
-    return _with_entries(library.text, lowered.fndesc, described)
+    declared = [parameter_type(text) for text, _ in described.parameters]
+    parameters = [(context_type, False), *((types.int64, False) for _ in described.implicit[1:])]
+    parameters += [(t, described.kind != "program") for t in declared]
+    try:
+        with ConfigStack().enter(_flags()):
+            module = translate(function, described.symbol, parameters, {**prelude, **stand_ins}, typing_context, context)
+    except (NumbaError, NotImplementedError) as error:
+        raise InternalError(f"emitted function {described.name} does not compile:\n{error}") from error
+    text = _mark_loops(_HEADER.sub("", str(module)))
+    return text + _packed_entry(described) if described.kind == "chunk" else text
 
 
 _HEADER = re.compile(r"^target (?:triple|datalayout) = .*\n", re.M)
@@ -258,37 +208,17 @@ def _mark_loops(text: str) -> str:
     return text + "\n" + "\n".join(nodes) + "\n"
 
 
-def _with_entries(text: str, fndesc: Any, described: SourceFunction) -> str:
-    """Numba's function under our symbol, wrapped to a plain C signature."""
-    inner = f"{described.symbol}.inner"
-    text = text.replace(fndesc.llvm_func_name, inner).replace(fndesc.env_name, f"{described.symbol}.env")
-    text = _mark_loops(_HEADER.sub("", text))
-    llvm_types = [*("ptr", "i64", "i64")[: len(described.implicit)]]
-    llvm_types += [_llvm_type(type_text) for type_text, _ in described.parameters]
-    names = [f"%a{k}" for k in range(len(llvm_types))]
-    declared = ", ".join(
-        f"{t} noalias {n}" if t == "ptr" and k and described.kind != "program" else f"{t} {n}"
-        for k, (t, n) in enumerate(zip(llvm_types, names, strict=True))
-    )
-    passed = ", ".join(f"{t} {n}" for t, n in zip(llvm_types, names, strict=True))
-    body = [
-        f'define i32 @"{described.symbol}"({declared}) {{',
-        "  %ret = alloca ptr",
-        "  %exc = alloca ptr",
-        f'  %status = call i32 @"{inner}"(ptr %ret, ptr %exc, {passed})',
-        "  ret i32 %status",
-        "}",
-    ]
-    if described.kind == "chunk":
-        record = f"{{ {', '.join(llvm_types[3:])} }}"
-        body.append(f'define i32 @"{described.symbol}.chunk"(ptr %ctx, i64 %begin, i64 %end, ptr %packed) {{')
-        for k, t in enumerate(llvm_types[3:]):
-            body.append(f"  %p{k} = getelementptr {record}, ptr %packed, i32 0, i32 {k}")
-            body.append(f"  %v{k} = load {t}, ptr %p{k}")
-        unpacked = "".join(f", {t} %v{k}" for k, t in enumerate(llvm_types[3:]))
-        body.append(f'  %status = call i32 @"{described.symbol}"(ptr %ctx, i64 %begin, i64 %end{unpacked})')
-        body += ["  ret i32 %status", "}"]
-    return text + "\n" + "\n".join(body) + "\n"
+def _packed_entry(described: SourceFunction) -> str:
+    """`i32 tl.<digest>.chunk(ctx, begin, end, packed)`: a chunk with its arguments in a record."""
+    llvm_types = [_llvm_type(text) for text, _ in described.parameters]
+    record = f"{{ {', '.join(llvm_types)} }}"
+    body = [f'define i32 @"{described.symbol}.chunk"(ptr %ctx, i64 %begin, i64 %end, ptr %packed) {{']
+    for k, t in enumerate(llvm_types):
+        body.append(f"  %p{k} = getelementptr {record}, ptr %packed, i32 0, i32 {k}")
+        body.append(f"  %v{k} = load {t}, ptr %p{k}")
+    unpacked = "".join(f", {t} %v{k}" for k, t in enumerate(llvm_types))
+    body.append(f'  %status = call i32 @"{described.symbol}"(ptr %ctx, i64 %begin, i64 %end{unpacked})')
+    return "\n".join(["", *body, "  ret i32 %status", "}", ""])
 
 
 def _llvm_type(type_text: str) -> str:

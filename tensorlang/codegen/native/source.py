@@ -64,10 +64,19 @@ def _without_comments(line: str) -> str:
     return line.rstrip() if '"' in line or "'" in line else _COMMENT.sub("", line)
 
 
+_STARTS = ("@instruction", "@chunk", "@kernel", "@program")
+
+
+def prelude_of(source: str) -> str:
+    """The lines before the first function: imports."""
+    lines = source.split("\n")
+    return "\n".join(lines[: next((k for k, line in enumerate(lines) if line.startswith(_STARTS)), len(lines))])
+
+
 def split_functions(source: str) -> tuple[SourceFunction, ...]:
     """The decorated functions of `source`, in order; each may mention only those before it."""
     lines = source.split("\n")
-    starts = [k for k, line in enumerate(lines) if line.startswith(("@instruction", "@chunk", "@kernel", "@program"))]
+    starts = [k for k, line in enumerate(lines) if line.startswith(_STARTS)]
     prelude = "\n".join(filter(None, map(_without_comments, lines[: starts[0] if starts else len(lines)])))
     found: dict[str, SourceFunction] = {}
     replaced: dict[str, str] = {}

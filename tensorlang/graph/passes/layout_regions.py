@@ -76,8 +76,8 @@ class _Regions:
         return list(found.values())
 
     def border(self, members: list[Node]) -> int:
-        """Bytes that would be transposed if all of the region were channels-last, less those that the model itself transposes
-        and that would then be in a better order. Images of one point count nothing."""
+        """Bytes that would be transposed if all of the region were channels-last, but for those that the model itself
+        transposes; images of one point count nothing."""
         inside = set(members)
         crossing: set[Value] = set()
         for node in members:
@@ -93,12 +93,11 @@ class _Regions:
             return 0
         if value.producer is not None and value.producer.op == "transpose":
             return 0
-        moved = bytes_of(value.type)
         for reader in self.uses.get(value, ()):
             seen = self.uses.get(reader.output, ()) if reader.op == "reshape" else [reader]
             if reader not in inside and any(n.op == "transpose" for n in seen):
-                return 0 if reader.op == "transpose" else -moved
-        return moved
+                return 0
+        return bytes_of(value.type)
 
 
 def _images(node: Node) -> list[Value]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 import pytest
 
@@ -17,8 +18,21 @@ def test_results_come_in_order(workers):
 
 
 def test_children_do_the_work():
-    pids = forked_map(lambda x: os.getpid(), ITEMS, [1.0] * 20, 2)
-    assert len(set(pids)) == 2 and pids.count(os.getpid()) == 10
+    def work(x: int) -> int:
+        time.sleep(0.01)  # so that nobody has done it all before the other begins
+        return os.getpid()
+
+    pids = forked_map(work, ITEMS, [1.0] * 20, 2)
+    assert len(set(pids)) == 2 and 0 < pids.count(os.getpid()) < 20
+
+
+def test_the_heaviest_come_first():
+    done: list[int] = []
+    forked_map(done.append, ITEMS, [float(x % 7) for x in ITEMS], 1)
+    assert done == ITEMS, "alone, in order"
+    started = time.monotonic()
+    times = forked_map(lambda x: time.sleep(0.01) or time.monotonic() - started, ITEMS, [float(x % 7) for x in ITEMS], 2)
+    assert max(times[6], times[13]) < min(times[0], times[7], times[14])
 
 
 def test_a_dying_child_costs_time_only():
