@@ -8,8 +8,6 @@ Targets are found by entry points, built-in ones included (see `codegen.target`)
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 import json
 import mmap
 from collections.abc import Callable, Mapping, Sequence
@@ -252,6 +250,8 @@ def _key(
     path: Path, target: str, shapes: Mapping[str, Any] | None, settings: Settings, codegens: Sequence[str] = ()
 ) -> str:
     """Hash of all that a build depends on: the model's bytes, shapes, settings, this CPU, and every source beneath."""
+    import hashlib  # here, for `load` has no use for it and it takes 4 ms
+
     digest = hashlib.blake2b(digest_size=32)
     if path.stat().st_size:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
@@ -313,6 +313,8 @@ def _plain_shapes(shapes: Mapping[str, Any]) -> dict[str, Any]:
 @cache
 def _fingerprint() -> str:
     """Hash of our sources, importers and schedules included, of the libraries beneath, and of registered plug-ins."""
+    import hashlib
+    import importlib.util
     from importlib.metadata import entry_points, version
 
     digest = hashlib.sha256()
