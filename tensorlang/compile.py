@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from time import process_time
+from time import process_time, time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,6 +32,8 @@ from tensorlang.runtime.machine import host_features, host_triple, require_machi
 if TYPE_CHECKING:
     from tensorlang.graph.ir import Graph
 
+LARGE_BYTES = 4 << 20  # of a file whose hash is kept
+SETTLED_SECONDS = 2.0  # one that was written within this time may change again and have the same times
 _TARGETS = "tensorlang.targets"  # the entry points of `codegen.target`, which imports what loading must not
 
 
@@ -253,13 +255,11 @@ def _key(
     import hashlib  # here, for `load` has no use for it and it takes 4 ms
 
     digest = hashlib.blake2b(digest_size=32)
-    if path.stat().st_size:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            digest.update(content)
-            beside = content.find(b"location") >= 0  # ONNX names tensors in other files by this key
-        for other in sorted(p for p in path.parent.iterdir() if p.is_file()) if beside else ():
-            status = other.stat()
-            digest.update(f"{other.name} {status.st_size} {status.st_mtime_ns}\n".encode())
+    content, beside = _content(path, settings)
+    digest.update(content.encode())
+    for other in sorted(p for p in path.parent.iterdir() if p.is_file()) if beside else ():
+        status = other.stat()
+        digest.update(f"{other.name} {status.st_size} {status.st_mtime_ns}\n".encode())
     options = {
         "name": path.name,
         "target": target,
@@ -274,6 +274,31 @@ def _key(
     digest.update(json.dumps(options, sort_keys=True).encode())
     digest.update(_fingerprint().encode())
     return digest.hexdigest()
+
+
+def _content(path: Path, settings: Settings) -> tuple[str, bool]:
+    """Hash of a file's bytes, and whether it may name tensors in other files.
+
+    Of a large file that is kept by all that the system says of it (the times of its data and of its entry, its place on the
+    disk), so that it is read once, as build tools and git do.
+    """
+    status = path.stat()
+    if not status.st_size:
+        return "", False
+    known = ContentCache.of(settings, "files")
+    place = f"{path.resolve()} {status.st_dev} {status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
+    key = hashlib.sha256(place.encode()).hexdigest()
+    found = known.get(key) if status.st_size >= LARGE_BYTES else None
+    if found is not None:
+        content, _, beside = found.decode().partition(" ")
+        return content, beside == "beside"
+    digest = hashlib.blake2b(digest_size=32)
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        digest.update(data)
+        names_others = data.find(b"location") >= 0  # ONNX names tensors in other files by this key
+    if status.st_size >= LARGE_BYTES and time() - max(status.st_mtime, status.st_ctime) > SETTLED_SECONDS:
+        known.put(key, f"{digest.hexdigest()} {'beside' if names_others else 'alone'}".encode())
+    return digest.hexdigest(), names_others
 
 
 def _open_shapes(shapes: Mapping[str, Any] | None) -> Mapping[str, Any] | None:

@@ -97,7 +97,8 @@ def local_array(dtype: Any, size: Any) -> Any:
 
     def emit(b: ir.IRBuilder, _: Any, __: Any) -> Any:
         element = element_ir(dtype.scalar)
-        array = cgutils.alloca_once(b, ir.ArrayType(element, count))
+        with b.goto_entry_block():  # unlike numba's `alloca_once` without zeros: LLVM takes seconds over those
+            array = b.alloca(ir.ArrayType(element, count))
         array.align = 64
         return b.bitcast(array, element.as_pointer())
 
