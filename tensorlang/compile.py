@@ -282,6 +282,8 @@ def _content(path: Path, settings: Settings) -> tuple[str, bool]:
     Of a large file that is kept by all that the system says of it (the times of its data and of its entry, its place on the
     disk), so that it is read once, as build tools and git do.
     """
+    import hashlib
+
     status = path.stat()
     if not status.st_size:
         return "", False
