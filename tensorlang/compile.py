@@ -114,16 +114,19 @@ def compile(
     return exe
 
 
-def load(path: str | Path) -> Executable:
+def load(path: str | Path, *, verify: bool = False) -> Executable:
     """An executable from a file that `Executable.save` or `Executable.export_library` (a shared library) wrote.
 
-    Nothing is compiled.
+    Nothing is compiled. Everything in the file is compared with its checksum, the weights with one that is fast.
+
+    Args:
+        verify: compare the weights with their CRC-32 too, for which each byte takes ten times as long.
 
     Raises:
         ArtifactError: there is no such file, it is damaged, or it is for another machine.
     """
     path = Path(path)
-    artifact = read(path)
+    artifact = read(path, verify)
     settings = Settings.from_env()
     try:
         exe = make_executable(artifact, lambda program: _runner(program, settings))

@@ -26,6 +26,9 @@ FORMAT = 3
 PAGE = 4096
 _BLOCK = 1 << 24  # bytes that are summed at a time: a multiple of PAGE
 _LOCAL_MAGIC = b"PK\3\4"
+_DIRECTORY_MAGIC = b"PK\1\2"
+_END_MAGIC = b"PK\5\6"
+_END = 22  # bytes of an archive's last record
 _LOCAL_HEADER = 30  # bytes of a zip entry's header before its name
 _PADDING_FIELD = 0xD935  # the tag that zipalign uses
 _BIG = 1 << 30  # entries above this get zip64 headers, 20 bytes longer
@@ -129,6 +132,8 @@ def read_artifact(path: Path, verify: bool = False) -> Artifact:
     try:
         with path.open("rb") as file:
             content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        if content[-_END:][:4] != _END_MAGIC:
+            raise ValueError("its end is missing")
         entries = _entries(content)
         manifest = json.loads(_checked(content, entries, "manifest.json"))
         if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
@@ -179,6 +184,8 @@ def _entries(content: mmap.mmap) -> dict[str, _Entry]:
             raise ValueError("it is cut short")
         found[content[names : names + name_length].decode()] = _Entry(start, nbytes, crc)
         at = start + nbytes
+    if content[at : at + 4] != _DIRECTORY_MAGIC:
+        raise ValueError("what follows its entries is no directory")
     return found
 
 
@@ -192,6 +199,8 @@ def _checked(content: mmap.mmap, entries: dict[str, _Entry], name: str) -> bytes
 
 
 def _mapped(content: mmap.mmap, entry: _Entry) -> np.ndarray:
+    if entry.start % PAGE:
+        raise ValueError("the weights do not begin on a page")
     return np.frombuffer(content, np.uint8, entry.nbytes, entry.start) if entry.nbytes else np.zeros(0, np.uint8)
 
 
