@@ -29,11 +29,11 @@ from tensorlang.codegen.library import (
     header_text,
     library_object,
     static_library,
-    support_object,
     weights_object,
 )
 from tensorlang.codegen.library.interface import identifier, padded
 from tensorlang.codegen.native import CpuTarget
+from tensorlang.codegen.native.arm_support import support_objects
 from tensorlang.codegen.target import find_target
 from tensorlang.config import Settings
 from tensorlang.errors import ArtifactError, BuildError
@@ -101,8 +101,7 @@ def export_artifact(
             f"{prefix}__manifest": json.dumps(described, sort_keys=True).encode(),
             f"{prefix}__source": artifact.source.encode(),
         }
-        objects = [code, support_object(cpu)] if cpu.architecture == "armv7" else [code]
-        library = link_shared(objects, [*exports, *payloads], payloads=payloads, soname=path.name)
+        library = link_shared([code, *support_objects(cpu)], [*exports, *payloads], payloads=payloads, soname=path.name)
         if cpu.pointer_bits == 64:  # Python loads no others
             library = signed(library)
     else:
