@@ -21,7 +21,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what type checkers and editors see; keep in step with the tables (a test compares the two)
-    from tensorlang import errors as errors, te as te
+    from tensorlang import errors as errors, limits as _limits, te as te  # noqa: F401
     from tensorlang.benchmark import benchmark as benchmark
     from tensorlang.build.plain import runner_of as _runner_of  # noqa: F401
     from tensorlang.codegen import target as _targets  # noqa: F401
@@ -73,6 +73,7 @@ _PRIVATE: dict[str, tuple[str, str | None]] = {
     "_compile_hosted": ("tensorlang.graph.hosted", "compile_hosted"),
     "_explain": ("tensorlang.explain", "explain"),
     "_export_artifact": ("tensorlang.export", "export_artifact"),
+    "_limits": ("tensorlang.limits", None),
     "_is_reproducible": ("tensorlang.graph.ops.custom", "is_reproducible"),
     "_runner_of": ("tensorlang.build.plain", "runner_of"),
     "_segmented": ("tensorlang.segmented", "segmented"),

@@ -25,9 +25,11 @@ from tensorlang.errors import ArtifactError, BuildError, InputError, ModelError,
 from tensorlang.runtime.artifact import Artifact, read_artifact, write_artifact
 from tensorlang.runtime.buckets import BucketedExecutable, make_executable
 from tensorlang.runtime.cache import ContentCache
+from tensorlang.runtime.context import get_num_threads
 from tensorlang.runtime.executable import Executable, ForeignRunner, NativeRunner, Runner
 from tensorlang.runtime.load import read
 from tensorlang.runtime.machine import host_features, host_triple, require_machine
+from tensorlang.runtime.profile import Profile
 
 if TYPE_CHECKING:
     from tensorlang.graph.ir import Graph
@@ -106,6 +108,7 @@ def compile(
         exe = make_executable(artifact, lambda program: _runner(program, settings))
         exe.exporter = _exporter(build, target, settings)
         exe.explainer = lambda machine: tensorlang._explain(exe, build.graph(), target, settings, machine=machine)
+        exe.limiter = _limits
     if verify:
         exe.certificate = tensorlang._certify(exe, path or build.graph(), shapes)
         if isinstance(exe, BucketedExecutable):
@@ -132,9 +135,18 @@ def load(path: str | Path, *, verify: bool = False) -> Executable:
         exe = make_executable(artifact, lambda program: _runner(program, settings))
         exe.exporter = _exporter(None, None, settings)
         exe.explainer = lambda machine: tensorlang._explain(exe, None, "cpu", settings, machine=machine)
+        exe.limiter = _limits
         return exe
     except (KeyError, TypeError, ValueError) as error:
         raise ArtifactError(f"{path} is damaged: {error!r}") from error
+
+
+def _limits(profile: Profile) -> Profile:
+    """The profile with this machine's roofline, for as many threads as the pool has."""
+    limits, threads = tensorlang._limits, get_num_threads()
+    return profile.with_roofline(
+        limits.flops_per_second(threads), lambda nbytes: limits.bytes_per_second(nbytes, threads), limits.MOST_COPY
+    )
 
 
 class _Build:

@@ -85,7 +85,7 @@ def export_artifact(
     if weights_place not in WEIGHTS_PLACES:
         raise ArtifactError(f"weights={weights_place!r}: they can be {' or '.join(WEIGHTS_PLACES)}")
     inside = weights_place == "inside"
-    manifest = {k: v for k, v in artifact.manifest.items() if k not in ("steps", "certificate")}
+    manifest = {k: v for k, v in artifact.manifest.items() if k not in ("steps", "calls", "certificate")}
     weights = padded(artifact.weights)
     interface = Interface.of(manifest, weights, path.stem)
     if form == "exe":
@@ -94,7 +94,7 @@ def export_artifact(
     code, exports = library_object(artifact.source, interface, cpu, weights=inside, store=store)
     prefix = interface.prefix
     if form == "so":
-        described = {**artifact.manifest, "format": FORMAT, "prefix": f"{prefix}__", "steps": []}
+        described = {**artifact.manifest, "format": FORMAT, "prefix": f"{prefix}__", "steps": [], "calls": []}
         described["signatures"] = {"main": manifest["signatures"]["main"]}  # kernels are not reached one by one
         described |= {"weights_crc": zlib.crc32(weights.data), "weights_sum": checksum(weights)}
         described["file_crc"] = "--------"

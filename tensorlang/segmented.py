@@ -163,7 +163,7 @@ class SegmentedExecutable(Executable):
         """The emitted text of every kernel, by segment and name."""
         return {f"{n}.{k}": text for (n, _), exe in self._built.items() for k, text in exe.kernels.items()}
 
-    def profile(self, feeds: Mapping[str, Any], repeats: int = 10) -> Profile:
+    def profile(self, feeds: Mapping[str, Any], repeats: int = 10, *, roofline: bool = False) -> Profile:
         """
         Raises:
             BuildError: always: there is no one program to time.

@@ -36,7 +36,7 @@ RANKS = {
     "te": 5,
     "graph": 6,
     "tune": 7,
-    "compile": 8, "load_model": 8, "benchmark": 8, "explain": 8, "export": 8, "segmented": 8, "session": 8,
+    "compile": 8, "load_model": 8, "benchmark": 8, "explain": 8, "export": 8, "limits": 8, "segmented": 8, "session": 8,
     "verify": 8, "cli": 8, "interop": 8,
 }  # fmt: skip
 TOP_RANK = 8

@@ -185,6 +185,8 @@ def profile_command(
     target: Target = "cpu",
     threads: Threads = None,
     seed: Seed = 0,
+    roofline: Annotated[bool, typer.Option("--roofline", help="Also what bounds each kernel, and its share of that.")] = False,
+    plot: Annotated[Path | None, typer.Option("--plot", help="Draw the roofline into this image (tensorlang[plot]).")] = None,
     json: Json = False,
 ) -> None:
     """Time each kernel of a model."""
@@ -192,7 +194,7 @@ def profile_command(
     report = Reporter(json=json)
     with report.errors():
         _use_threads(threads)
-        done = jobs.profile_job(report, model, specs, sizes, target, seed)
+        done = jobs.profile_job(report, model, specs, sizes, target, seed, roofline, plot)
     if json:
         report.emit(done)
         return
@@ -200,7 +202,7 @@ def profile_command(
     columns = list(rows[0]) if rows else ["kernel"]
     numbers = [column for column in columns if all(isinstance(row[column], int | float | None) for row in rows)]
     report.table(model.name, columns, [[row[c] for c in columns] for row in rows], right=numbers)
-    report.out.print(f"{len(rows)} kernel calls, {done['total_ms']:.3f} ms", markup=False)
+    report.out.print(f"{sum(row.get('calls', 1) for row in rows)} kernel calls, {done['total_ms']:.3f} ms", markup=False)
 
 
 @app.command("explain")

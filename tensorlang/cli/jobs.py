@@ -99,14 +99,25 @@ def bench_job(
 
 
 def profile_job(
-    report: Reporter, model: Path, specs: Sequence[FeedSpec], shapes: Shapes, target: str, seed: int
+    report: Reporter,
+    model: Path,
+    specs: Sequence[FeedSpec],
+    shapes: Shapes,
+    target: str,
+    seed: int,
+    roofline: bool = False,
+    plot: Path | None = None,
 ) -> dict[str, Any]:
-    """Time each kernel of `model`."""
+    """Time each kernel of `model`; `plot`: where its roofline is drawn."""
     exe = load_or_compile(report, model, shapes, target)
     feeds = make_feeds(inputs_of(exe), specs, seed)
     with report.step("profile", f"profiling {model.name}"):
-        profile = exe.profile(feeds)
-    return {"model": str(model), "total_ms": profile.total_ms, "kernels": plain(profile.rows), "seconds": report.seconds}
+        profile = exe.profile(feeds, roofline=roofline or plot is not None)
+    if plot is not None:
+        profile.plot(plot)
+    limits = {"peak_gflops": profile.peak_gflops, "peak_gbps": profile.peak_gbps} if profile.peak_gflops else {}
+    rows = plain(profile.rows)
+    return {"model": str(model), "total_ms": profile.total_ms, **limits, "kernels": rows, "seconds": report.seconds}
 
 
 def explain_job(

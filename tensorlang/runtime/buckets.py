@@ -71,12 +71,12 @@ class BucketedExecutable(Executable):
         sizes = self.bucket(given)
         return super()._bound(given, out) if sizes is None else self.buckets[sizes]._bound(given, out)
 
-    def profile(self, feeds: Mapping[str, Any], repeats: int = 10) -> Profile:
+    def _profile(self, feeds: Mapping[str, Any], repeats: int) -> Profile:
         """As for any executable, of the program that these inputs take."""
         if set(feeds) != set(self._input_names):
             self._refuse_names(feeds)
         sizes = self.bucket([feeds[name] for name in self._input_names])
-        return super().profile(feeds, repeats) if sizes is None else self.buckets[sizes].profile(feeds, repeats)
+        return super()._profile(feeds, repeats) if sizes is None else self.buckets[sizes]._profile(feeds, repeats)
 
     def export_library(
         self, path: str | Path, target: str | None = None, form: str | None = None, *, weights: str = "inside"

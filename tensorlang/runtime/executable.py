@@ -11,7 +11,9 @@ The manifest (JSON-able):
     arena_bytes     memory that a run needs, a size
     signatures      declared parameter types of `main` and of every kernel
     steps           the calls that `main` makes: kernel, label, args, flops, bytes; an argument is (place, size), where
-                    place is "arena" or "weights" (byte offset), "input" or "output" (its number), "size" (an integer)
+                    place is "arena" or "weights" (byte offset), "input" or "output" (its number), "size" (an integer);
+                    empty where control flow decides what is called
+    calls           then, the calls in the text of `main`: kernel, label, flops, bytes, by the names of its variables
 """
 
 from __future__ import annotations
@@ -34,13 +36,14 @@ from tensorlang.runtime.binding import Binding
 from tensorlang.runtime.context import context_address, install, release
 from tensorlang.runtime.loader import check_status, load_library
 from tensorlang.runtime.profile import Profile
+from tensorlang.runtime.profile_calls import profile_calls
 
 MAIN = "main"
 _NOTHING: tuple[np.ndarray, ...] = ()
 _NO_ARRAYS: dict[int, np.ndarray] = {}
 _BYTES = np.dtype(np.uint8)
 _EMPTY, _NDARRAY = np.empty, np.ndarray
-_WHOLE = {"kernel": "main", "label": "the whole program", "flops": 0, "bytes": 0}
+_WHOLE = {"kernel": "main", "label": "the whole program"}
 _MOST_BYTES = 1 << 47  # a process has no more addresses than that
 _REMEMBERED_SHAPES = 64  # how many combinations of open dimensions keep their plan
 
@@ -165,6 +168,7 @@ class Executable:
 
     host_nodes: tuple[tuple[str, str, str], ...] = ()
     explainer: Callable[[bool], Any] | None = None  # the compiler's part
+    limiter: Callable[[Profile], Profile] | None = None  # the compiler's part
     exporter: Callable[[Artifact, Path, str | None, str | None, str], list[Path]] | None = None  # the compiler's part
 
     def __init__(self, artifact: Artifact, runner: Runner):
@@ -504,25 +508,38 @@ class Executable:
             raise InputError(f"{self.name} was loaded without the compiler; load it with tensorlang.load to explain it")
         return self.explainer(machine)
 
-    def profile(self, feeds: Mapping[str, Any], repeats: int = 10) -> Profile:
+    def profile(self, feeds: Mapping[str, Any], repeats: int = 10, *, roofline: bool = False) -> Profile:
         """Time every kernel call of a run: the median of `repeats` runs in which kernels are called one by one.
+        A call inside of a loop or branch has one row, for as often as it is done; one that is not done has none.
+
+        Args:
+            roofline: measure what the machine can do at most, some seconds the first time, and say of each call by what it is
+                bound and which share of that it reaches. `plot` of the result draws it.
 
         Raises:
-            InputError: as for `run`.
+            InputError: as for `run`; or the runtime alone, without the compiler, is to measure the roofline.
         """
+        if roofline and self.limiter is None:
+            raise InputError(f"{self.name} was loaded without the compiler, which measures the roofline")
+        found = self._profile(feeds, repeats)
+        return self.limiter(found) if roofline and self.limiter is not None else found
+
+    def _profile(self, feeds: Mapping[str, Any], repeats: int) -> Profile:
         import statistics  # here, for it takes 3 ms
 
         self.run(feeds)
         frame = self._new_frame()
         self._enter(frame, [feeds[t.name] for t in self._in])
         dims = dict(zip(self._dims, frame.dims, strict=False))
-        steps = self._artifact.manifest["steps"] or [_WHOLE]  # with control flow in it, a program is timed as a whole
-        if steps == [_WHOLE]:
+        steps = self._artifact.manifest["steps"]
+        if not steps and self._artifact.manifest.get("calls") and self._artifact.is_native:
+            return profile_calls(self._artifact, self._runner, frame, repeats)
+        if not steps:  # another target's, or an exported library: its kernels are not reached one by one
             begun = time.perf_counter()
             for _ in range(repeats):
                 self.run(feeds)
             seconds = (time.perf_counter() - begun) / repeats
-            return Profile([_row(_WHOLE, seconds, seconds, {})], seconds * 1e3)
+            return Profile.of([(_WHOLE, 1, seconds, 0, 0)])
         calls = []
         for step in steps:
             arguments = [(place, sizes.evaluate(size, dims)) for place, size in step["args"]]
@@ -534,9 +551,8 @@ class Executable:
                 call()
                 measured.append(time.perf_counter() - begun)
         medians = [statistics.median(measured[1:]) for measured in times]  # the first run warms caches
-        total = sum(medians)
-        rows = [_row(step, seconds, total, dims) for step, seconds in zip(steps, medians, strict=True)]
-        return Profile(sorted(rows, key=lambda r: -r["ms"]), total * 1e3)
+        counts = [(sizes.evaluate(step["flops"], dims), sizes.evaluate(step["bytes"], dims)) for step in steps]
+        return Profile.of([(s, 1, t, *c) for s, t, c in zip(steps, medians, counts, strict=True)])
 
     def save(self, path: str | Path) -> None:
         """Write one file that `tl.load` reads without the compiler.
@@ -611,18 +627,6 @@ def numpy_dtype(name: str) -> np.dtype:
         import ml_dtypes  # a third party, only for models that use such types
 
         return np.dtype(getattr(ml_dtypes, name))
-
-
-def _row(step: Mapping[str, Any], seconds: float, total: float, dims: Mapping[str, int]) -> dict[str, Any]:
-    flops, nbytes = sizes.evaluate(step["flops"], dims), sizes.evaluate(step["bytes"], dims)
-    return {
-        "kernel": step["kernel"],
-        "nodes": step["label"],
-        "ms": seconds * 1e3,
-        "gflops": flops / seconds * 1e-9 if seconds else 0.0,
-        "gbps": nbytes / seconds * 1e-9 if seconds else 0.0,
-        "share": seconds / total if total else 0.0,
-    }
 
 
 def _split_kernels(source: str, signatures: Mapping[str, Any]) -> dict[str, str]:

@@ -43,9 +43,9 @@ class FakeExecutable:
     def save(self, path):
         Path(path).write_bytes(b"12345")
 
-    def profile(self, feeds):
+    def profile(self, feeds, roofline=False):
         rows = [{"kernel": "relu", "ms": 1.5, "gflops": 3.0}, {"kernel": "gemm[0]", "ms": 2.5, "gflops": float("nan")}]
-        return SimpleNamespace(rows=rows, total_ms=4.0)
+        return SimpleNamespace(rows=rows, total_ms=4.0, peak_gflops=0.0)
 
 
 @dataclass

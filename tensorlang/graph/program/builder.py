@@ -115,7 +115,7 @@ class ProgramBuilder:
         names.update(self.told)
         manifest = describe_program(
             self.graph, names, list(self.told.values()), self.kernels, steps, self.storage.arena, weights.nbytes,
-            self.constraints, checks,
+            self.constraints, checks, self.main.names,
         )  # fmt: skip
         return Program(source, self.kernels, weights, steps, manifest)
 

@@ -24,6 +24,7 @@ def describe_program(
     weights_bytes: int,
     constraints: Sequence[tuple[Expr, Expr, Node]],
     checks: Sequence[str],
+    variables: Mapping[Expr, str],
 ) -> dict[str, Any]:
     """The manifest.
 
@@ -31,6 +32,7 @@ def describe_program(
         names: every dimension's name, those that the program tells included.
         told: the latter.
         checks: what the statuses 1, 2, ... of `main` mean.
+        variables: the names of sizes in the text of `main`.
     """
     signatures = {n: [t for t, _ in k.emitted.params] for n, k in kernels.items()}
     signatures["main"] = [part.split()[0] for part in MAIN_SIGNATURE.split(", ")]
@@ -47,12 +49,25 @@ def describe_program(
         "weights_bytes": weights_bytes,
         "signatures": signatures,
         "steps": [_describe_step(s, names) for s in steps] if _is_flat(graph) else [],
+        "calls": [] if _is_flat(graph) else [_describe_call(s, variables) for s in steps],
     }
 
 
 def _is_flat(graph: Graph) -> bool:
     """Whether every call happens once, with arguments that are known beforehand."""
     return not any(n.op in ("if", "loop", "bind_size", "require") for n in graph.nodes)
+
+
+def _describe_call(s: Step, variables: Mapping[Expr, str]) -> dict[str, Any]:
+    """A call that control flow decides on, with sizes by the variables of `main`."""
+
+    def size(e: Expr) -> Size:
+        try:
+            return to_size(e, variables)
+        except ModelError:
+            return 0  # computed by what sizes have no word for: not told
+
+    return {"kernel": s.kernel, "label": s.label, "flops": size(s.flops), "bytes": size(s.nbytes)}
 
 
 def _describe_step(s: Step, names: dict[Expr, str]) -> dict[str, Any]:
@@ -69,7 +84,7 @@ def _describe(name: str, type: TensorType, names: dict[Expr, str]) -> dict[str, 
     return {"name": name, "dtype": type.dtype.numpy.name, "shape": [to_size(d, names) for d in type.shape]}
 
 
-def to_size(e: Expr, names: dict[Expr, str]) -> Size:
+def to_size(e: Expr, names: Mapping[Expr, str]) -> Size:
     """An integer expression as the data that the runtime evaluates.
 
     Raises:
