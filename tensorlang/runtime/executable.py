@@ -197,6 +197,7 @@ class Executable:
         self.build_report = artifact.report
         self.memory: dict[str, int] = manifest.get("memory", {})
         self.certificate: dict[str, Any] | None = manifest.get("certificate")
+        self.precision: str = manifest.get("precision", "float32")  # that its products have: "bf16" only where the CPU has it
 
     def __repr__(self) -> str:
         ins, outs = ", ".join(map(str, self.inputs)), ", ".join(map(str, self.outputs))
