@@ -8,8 +8,6 @@ Targets are found by entry points, built-in ones included (see `codegen.target`)
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 import json
 import mmap
 from collections.abc import Callable, Mapping, Sequence
@@ -118,16 +116,19 @@ def compile(
     return exe
 
 
-def load(path: str | Path) -> Executable:
+def load(path: str | Path, *, verify: bool = False) -> Executable:
     """An executable from a file that `Executable.save` or `Executable.export_library` (a shared library) wrote.
 
-    Nothing is compiled.
+    Nothing is compiled. Everything in the file is compared with its checksum, the weights with one that is fast.
+
+    Args:
+        verify: compare the weights with their CRC-32 too, for which each byte takes ten times as long.
 
     Raises:
         ArtifactError: there is no such file, it is damaged, or it is for another machine.
     """
     path = Path(path)
-    artifact = read(path)
+    artifact = read(path, verify)
     settings = Settings.from_env()
     try:
         exe = make_executable(artifact, lambda program: _runner(program, settings))
@@ -256,6 +257,8 @@ def _key(
     path: Path, target: str, shapes: Mapping[str, Any] | None, settings: Settings, codegens: Sequence[str] = ()
 ) -> str:
     """Hash of all that a build depends on: the model's bytes, shapes, settings, this CPU, and every source beneath."""
+    import hashlib  # here, for `load` has no use for it and it takes 4 ms
+
     digest = hashlib.blake2b(digest_size=32)
     content, beside = _content(path, settings)
     digest.update(content.encode())
@@ -285,6 +288,8 @@ def _content(path: Path, settings: Settings) -> tuple[str, bool]:
     Of a large file that is kept by all that the system says of it (the times of its data and of its entry, its place on the
     disk), so that it is read once, as build tools and git do.
     """
+    import hashlib
+
     status = path.stat()
     if not status.st_size:
         return "", False
@@ -341,6 +346,8 @@ def _plain_shapes(shapes: Mapping[str, Any]) -> dict[str, Any]:
 @cache
 def _fingerprint() -> str:
     """Hash of our sources, importers and schedules included, of the libraries beneath, and of registered plug-ins."""
+    import hashlib
+    import importlib.util
     from importlib.metadata import entry_points, version
 
     digest = hashlib.sha256()

@@ -37,9 +37,9 @@ from tensorlang.codegen.target import find_target
 from tensorlang.config import Settings
 from tensorlang.errors import ArtifactError, BuildError
 from tensorlang.runtime import sizes
-from tensorlang.runtime.artifact import FORMAT, Artifact
+from tensorlang.runtime.artifact import FORMAT, Artifact, checksum
 from tensorlang.runtime.cache import ContentCache
-from tensorlang.runtime.library import WEIGHTS_SUFFIX
+from tensorlang.runtime.library import WEIGHTS_SUFFIX, signed
 
 FORMS = {".so": "so", ".a": "a", "": "exe"}
 # loaders of programs, by architecture (glibc's)
@@ -93,13 +93,16 @@ def export_artifact(
     if form == "so":
         described = {**artifact.manifest, "format": FORMAT, "prefix": f"{prefix}__", "steps": []}
         described["signatures"] = {"main": manifest["signatures"]["main"]}  # kernels are not reached one by one
-        described |= {"weights_crc": zlib.crc32(weights.data), "source_crc": zlib.crc32(artifact.source.encode())}
+        described |= {"weights_crc": zlib.crc32(weights.data), "weights_sum": checksum(weights)}
+        described["file_crc"] = "--------"
         payloads: dict[str, bytes | memoryview] = {
             **({f"{prefix}_weights": weights.data} if inside else {}),
             f"{prefix}__manifest": json.dumps(described, sort_keys=True).encode(),
             f"{prefix}__source": artifact.source.encode(),
         }
         library = link_shared([code], [*exports, *payloads], payloads=payloads, soname=path.name)
+        if cpu.pointer_bits == 64:  # Python loads no others
+            library = signed(library)
     else:
         members, offered = {"model.o": code}, {"model.o": exports}
         if inside:

@@ -164,7 +164,7 @@ def _is_whole(path: Path) -> bool:
     try:
         content = path.read_bytes()
         if tensorlang._artifact.is_archive(content):
-            tensorlang._artifact.read_artifact(path)
+            tensorlang._artifact.read_artifact(path, verify=True)
             return True
         return is_whole(content)
     except FileNotFoundError:  # removed by another process

@@ -13,8 +13,6 @@ import json
 import mmap
 import os
 import struct
-import tempfile
-import zipfile
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,8 +22,13 @@ import numpy as np
 
 from tensorlang.errors import ArtifactError
 
-FORMAT = 2
+FORMAT = 3
 PAGE = 4096
+_BLOCK = 1 << 24  # bytes that are summed at a time: a multiple of PAGE
+_LOCAL_MAGIC = b"PK\3\4"
+_DIRECTORY_MAGIC = b"PK\1\2"
+_END_MAGIC = b"PK\5\6"
+_END = 22  # bytes of an archive's last record
 _LOCAL_HEADER = 30  # bytes of a zip entry's header before its name
 _PADDING_FIELD = 0xD935  # the tag that zipalign uses
 _BIG = 1 << 30  # entries above this get zip64 headers, 20 bytes longer
@@ -66,23 +69,24 @@ def write_artifact(artifact: Artifact, path: Path) -> None:
     Raises:
         ArtifactError: the file cannot be written.
     """
+    import tempfile  # here, for reading has no use for these two, which take 5 ms
+    import zipfile
+
     try:
+        texts = _texts(artifact)
+        held = {"entries": ["manifest.json", *texts, "weights.bin"], "weights_sum": checksum(artifact.weights)}
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
         try:
             with os.fdopen(handle, "wb") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-                archive.writestr(_entry("manifest.json"), json.dumps(artifact.manifest))
-                archive.writestr(_entry("program.py"), artifact.source)
-                whole = None if artifact.file is None else artifact.file.read_bytes()
-                libraries = artifact.libraries if whole is None else {"model": whole, "pool": whole}
-                for name, code in sorted(libraries.items()):
-                    archive.writestr(_entry(f"{name}.so"), code)
-                for number, part in enumerate(artifact.parts, 1):
-                    archive.writestr(_entry(f"{number}/manifest.json"), json.dumps(part.manifest))
-                    archive.writestr(_entry(f"{number}/program.py"), part.source)
-                    if "model" in part.libraries:
-                        archive.writestr(_entry(f"{number}/model.so"), part.libraries["model"])
-                entry = _entry("weights.bin")
+
+                def entry_of(name: str) -> zipfile.ZipInfo:
+                    return zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))  # same input, same bytes
+
+                archive.writestr(entry_of("manifest.json"), json.dumps({**artifact.manifest, "held": held}))
+                for name, content in texts.items():
+                    archive.writestr(entry_of(name), content)
+                entry = entry_of("weights.bin")
                 big = artifact.weights.nbytes >= _BIG
                 header = _LOCAL_HEADER + len(entry.filename) + (_ZIP64_FIELD if big else 0)
                 padding = -(file.tell() + header + 4) % PAGE
@@ -100,54 +104,131 @@ def write_artifact(artifact: Artifact, path: Path) -> None:
         raise ArtifactError(f"{path} cannot be written: {error}") from error
 
 
-def _entry(name: str) -> zipfile.ZipInfo:
-    return zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))  # same input, same bytes
+def _texts(artifact: Artifact) -> dict[str, str | bytes]:
+    """What stands between manifest and weights, by name."""
+    whole = None if artifact.file is None else artifact.file.read_bytes()
+    libraries = artifact.libraries if whole is None else {"model": whole, "pool": whole}
+    texts: dict[str, str | bytes] = {"program.py": artifact.source}
+    texts |= {f"{name}.so": code for name, code in sorted(libraries.items())}
+    for number, part in enumerate(artifact.parts, 1):
+        texts |= {f"{number}/manifest.json": json.dumps(part.manifest), f"{number}/program.py": part.source}
+        if "model" in part.libraries:
+            texts[f"{number}/model.so"] = part.libraries["model"]
+    return texts
 
 
-def read_artifact(path: Path) -> Artifact:
+def read_artifact(path: Path, verify: bool = False) -> Artifact:
     """Read a file that `write_artifact` wrote; the weights are mapped, not copied.
+
+    Entries are found by the headers before them, one after the other, and have to be those that the manifest lists. All but
+    the weights are compared with their CRC; the weights with `checksum`, which runs at the speed of memory.
+
+    Args:
+        verify: compare the weights with their CRC too, for which each byte takes ten times as long.
 
     Raises:
         ArtifactError: there is no such file, or it is damaged or of another version.
     """
     try:
-        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
-            manifest = json.loads(archive.read("manifest.json"))
-            if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-                raise ArtifactError(f"{path} has another format than this version of tensorlang reads; compile it again")
-            names = archive.namelist()
-            libraries = {n[:-3]: archive.read(n) for n in names if n.endswith(".so") and "/" not in n}
-            weights = _map(file, archive.getinfo("weights.bin"))
-            parts = []
-            for number in range(1, 1 + sum(n.endswith("/manifest.json") for n in names)):
-                described, source = (archive.read(f"{number}/{name}") for name in ("manifest.json", "program.py"))
-                model = {"model": archive.read(f"{number}/model.so")} if f"{number}/model.so" in names else {}
-                parts.append(Artifact(json.loads(described), source.decode(), {**libraries, **model}, weights))
-            return Artifact(manifest, archive.read("program.py").decode(), libraries, weights, parts=tuple(parts))
+        with path.open("rb") as file:
+            content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        if content[-_END:][:4] != _END_MAGIC:
+            raise ValueError("its end is missing")
+        entries = _entries(content)
+        manifest = json.loads(_checked(content, entries, "manifest.json"))
+        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+            raise ArtifactError(f"{path} has another format than this version of tensorlang reads; compile it again")
+        held = manifest.pop("held")
+        if list(entries) != held["entries"]:
+            raise ValueError("it does not hold what its manifest lists")
+        read = {name: _checked(content, entries, name) for name in entries if name not in ("manifest.json", "weights.bin")}
+        libraries = {name[:-3]: code for name, code in read.items() if name.endswith(".so") and "/" not in name}
+        weights = _mapped(content, entries["weights.bin"])
+        if verify and zlib.crc32(weights.data) != entries["weights.bin"].crc:
+            raise ValueError("the weights' CRC does not match")
+        if checksum(weights, content) != held["weights_sum"]:
+            raise ValueError("the weights' checksum does not match")
+        if weights.ctypes.data % 64:
+            weights = aligned_copy(weights)
+        parts = []
+        for number in range(1, 1 + sum(name.endswith("/manifest.json") for name in read)):
+            described, source = (read[f"{number}/{name}"] for name in ("manifest.json", "program.py"))
+            model = {"model": read[f"{number}/model.so"]} if f"{number}/model.so" in read else {}
+            parts.append(Artifact(json.loads(described), source.decode(), {**libraries, **model}, weights))
+        return Artifact(manifest, read["program.py"].decode(), libraries, weights, parts=tuple(parts))
     except ArtifactError:
         raise
     except FileNotFoundError:
         raise ArtifactError(f"{path}: no such file") from None
-    except (OSError, zipfile.BadZipFile, zlib.error, KeyError, ValueError, struct.error) as error:
+    except (OSError, KeyError, TypeError, ValueError, struct.error) as error:
         raise ArtifactError(f"{path} is not a compiled model, or is damaged: {error}") from error
 
 
-def _map(file: Any, entry: zipfile.ZipInfo) -> np.ndarray:
-    if entry.file_size == 0:
-        return np.zeros(0, np.uint8)
-    file.seek(entry.header_offset + 26)
-    name_length, extra_length = struct.unpack("<HH", file.read(4))
-    start = entry.header_offset + _LOCAL_HEADER + name_length + extra_length
-    mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    weights = np.frombuffer(mapped, np.uint8, entry.file_size, start)
-    if zlib.crc32(weights.data) != entry.CRC:
-        raise ValueError("the weights' checksum does not match")
-    return weights if weights.ctypes.data % 64 == 0 else aligned_copy(weights)
+@dataclass(frozen=True)
+class _Entry:
+    start: int
+    nbytes: int
+    crc: int
+
+
+def _entries(content: mmap.mmap) -> dict[str, _Entry]:
+    """The archive's entries by name, in the file's order (PKWARE's APPNOTE, 4.3.7 and 4.5.3)."""
+    found: dict[str, _Entry] = {}
+    at = 0
+    while content[at : at + 4] == _LOCAL_MAGIC:
+        crc, nbytes, whole, name_length, extra_length = struct.unpack_from("<IIIHH", content, at + 14)
+        names, start = at + _LOCAL_HEADER, at + _LOCAL_HEADER + name_length + extra_length
+        if whole == 0xFFFFFFFF:  # zip64: the size stands in the last field
+            nbytes = struct.unpack_from("<Q", content, start - 8)[0]
+        if start + nbytes > len(content):
+            raise ValueError("it is cut short")
+        found[content[names : names + name_length].decode()] = _Entry(start, nbytes, crc)
+        at = start + nbytes
+    if content[at : at + 4] != _DIRECTORY_MAGIC:
+        raise ValueError("what follows its entries is no directory")
+    return found
+
+
+def _checked(content: mmap.mmap, entries: dict[str, _Entry], name: str) -> bytes:
+    if (entry := entries.get(name)) is None:
+        raise ValueError(f"it holds no {name}")
+    data = content[entry.start : entry.start + entry.nbytes]
+    if zlib.crc32(data) != entry.crc:
+        raise ValueError(f"the checksum of {name} does not match")
+    return data
+
+
+def _mapped(content: mmap.mmap, entry: _Entry) -> np.ndarray:
+    if entry.start % PAGE:
+        raise ValueError("the weights do not begin on a page")
+    return np.frombuffer(content, np.uint8, entry.nbytes, entry.start) if entry.nbytes else np.zeros(0, np.uint8)
+
+
+def checksum(data: np.ndarray, mapped: mmap.mmap | None = None) -> int:
+    """CRC-32 of the sums of 64-bit words, modulo 2^64, of every 4096 bytes (zeros follow at the end): any changed byte and any
+    page that is lost or elsewhere shows.
+
+    Args:
+        data: flat bytes.
+        mapped: the file that they are a view of. Its pages leave this process again once they are summed: of tables from which
+            a run gathers some rows, the others shall take no memory.
+    """
+    crc = 0
+    for start in range(0, data.nbytes, _BLOCK):
+        block = data[start : start + _BLOCK]
+        if block.nbytes % PAGE:
+            block = np.concatenate([block, np.zeros(-block.nbytes % PAGE, np.uint8)])
+        if block.ctypes.data % 8:
+            block = block.copy()
+        crc = zlib.crc32(np.add.reduce(block.view("<u8").reshape(-1, PAGE // 8), axis=1), crc)
+        if mapped is not None and hasattr(mapped, "madvise"):
+            mapped.madvise(mmap.MADV_DONTNEED)
+    return crc
 
 
 def is_archive(content: bytes) -> bool:
     """Whether bytes begin as a file of `write_artifact` does."""
-    return content[:4] == b"PK\3\4"
+    return content[:4] == _LOCAL_MAGIC
 
 
 def aligned_bytes(nbytes: int) -> np.ndarray:

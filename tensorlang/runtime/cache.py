@@ -7,9 +7,7 @@ match is a miss. The store is bounded: the least recently used files go first.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
-import tempfile
 import time
 import warnings
 from pathlib import Path
@@ -78,6 +76,9 @@ class ContentCache:
         path = self.path(key)
         if path is None:
             return
+        import hashlib  # here, for loading a model has no use for these two, which take 8 ms
+        import tempfile
+
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
@@ -128,6 +129,8 @@ class ContentCache:
 
 def is_whole(content: bytes) -> bool:
     """Whether the bytes of a file of a `ContentCache` are what was put there."""
+    import hashlib
+
     return content[:_HEADER] == _MAGIC + hashlib.sha256(content[_HEADER:]).digest()
 
 

@@ -23,19 +23,19 @@ _lock = threading.Lock()
 _pool: ThreadPool | None = None
 _slots = (ctypes.c_int64 * 8)()
 _address = ctypes.addressof(_slots)
-_forked = False
+_idle = False  # whether the pool has no workers yet: before the first call, and in a forked child
 _wanted: int | None = None  # what `set_num_threads` asked for
 
 
 def install(pool_library: bytes | Path, num_threads: int | None = None, prefix: str = "") -> None:
-    """Start the process's pool from its native half; later calls change nothing.
+    """Make the process's pool from its native half, whose workers start at the first call; later `install`s change nothing.
 
     Args:
         pool_library: shared library of the pool for this machine.
         num_threads: threads that share a parallel loop; what the settings say by default.
         prefix: of the functions' names in that library.
     """
-    global _pool
+    global _pool, _idle
     with _lock:
         if _pool is not None:
             return
@@ -45,8 +45,8 @@ def install(pool_library: bytes | Path, num_threads: int | None = None, prefix: 
         _slots[ALLOCATE] = pool.native.address("pool_allocate")
         _slots[RELEASE] = pool.native.address("pool_free")
         _slots[POOL] = pool.address
-        _slots[NUM_THREADS] = pool.num_threads
-        _pool = pool
+        _slots[NUM_THREADS] = pool.wanted
+        _pool, _idle = pool, True
 
 
 def is_installed() -> bool:
@@ -58,8 +58,8 @@ def context_address() -> int:
     """Address of the context, to be passed first to compiled functions. Cheap; call it before each of them."""
     if _pool is None:
         raise InternalError("compiled code was called before `runtime.context.install`")
-    if _forked:
-        _restart()
+    if _idle:
+        _start()
     return _address
 
 
@@ -91,18 +91,19 @@ def get_num_threads() -> int:
     return _pool.wanted if _pool is not None else _wanted or Settings.from_env().num_threads
 
 
-def _restart() -> None:
-    global _forked
+def _start() -> None:
+    global _idle
     with _lock:
-        if _forked and _pool is not None:
+        if _idle and _pool is not None:
             _pool.ensure_running()
-        _forked = False
+            _slots[NUM_THREADS] = _pool.num_threads
+        _idle = False
 
 
 def _after_fork() -> None:
-    global _forked, _lock
+    global _idle, _lock
     _lock = threading.Lock()  # the parent's may be held by a thread that does not exist here
-    _forked = _pool is not None
+    _idle = _pool is not None
 
 
 os.register_at_fork(after_in_child=_after_fork)

@@ -7,7 +7,6 @@ import contextlib
 import ctypes
 import itertools
 import os
-import tempfile
 import weakref
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -96,6 +95,8 @@ def _file_of(code: bytes) -> Iterator[str]:
     """A path to a file of these bytes, different for each call: the loader takes equal paths for one library."""
     number = next(_loaded)
     if not hasattr(os, "memfd_create"):
+        import tempfile  # here, for it takes 4 ms
+
         with tempfile.NamedTemporaryFile(prefix=f"tensorlang-{number}-", suffix=".so") as file:
             file.write(code)
             file.flush()

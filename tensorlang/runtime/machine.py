@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import platform
+import os
 import re
+import sys
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 from tensorlang.errors import ArtifactError
 
 _ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64"}
-_SYSTEMS = {"linux": "unknown-linux-gnu", "darwin": "apple-darwin", "windows": "pc-windows-msvc"}
+_SYSTEMS = {"linux": "unknown-linux-gnu", "darwin": "apple-darwin", "win32": "pc-windows-msvc"}
 # Linux's name of a feature -> LLVM's, where they differ by more than underscores
 _LLVM_NAMES = {
     "pni": "sse3", "sse4_1": "sse4.1", "sse4_2": "sse4.2", "abm": "lzcnt", "bmi1": "bmi", "pclmulqdq": "pclmul", "lm": "64bit",
@@ -26,8 +27,8 @@ _IMPLIED = {"sse4_2": ("crc32",), "asimd": ("fp-armv8",)}
 @cache
 def host_triple() -> str:
     """This machine's target triple, such as x86_64-unknown-linux-gnu."""
-    machine, system = platform.machine().lower(), platform.system().lower()
-    return f"{_ARCHITECTURES.get(machine, machine)}-{_SYSTEMS.get(system, system)}"
+    machine = os.uname().machine if hasattr(os, "uname") else os.environ.get("PROCESSOR_ARCHITECTURE", "unknown").lower()
+    return f"{_ARCHITECTURES.get(machine, machine)}-{_SYSTEMS.get(sys.platform, sys.platform)}"
 
 
 @cache

@@ -43,6 +43,8 @@ SIGNATURES: dict[str, tuple[str, ...]] = {
 class ThreadPool:
     """The pool. There is one per process (`runtime.context` holds it).
 
+    It has no workers until `ensure_running` or `set_num_threads`.
+
     Args:
         code: shared library of the pool's native half.
         num_threads: threads that share a parallel loop, the caller included.
@@ -62,10 +64,10 @@ class ThreadPool:
         self._libc = ctypes.CDLL(None)
         self._lock = threading.Lock()
         self._threads: list[Any] = []
-        self._pid = os.getpid()
+        self._pid = 0  # of the process whose workers these are
         self._spin = self._calibrate()
-        self.wanted = 1
-        self.set_num_threads(num_threads)
+        _refuse_count(num_threads)
+        self.wanted = num_threads
 
     def _calibrate(self) -> int:
         """How many pauses make `SPIN_SECONDS`: a pause is 5 ns on one machine and 50 on the next."""
@@ -90,20 +92,18 @@ class ThreadPool:
             InputError: `count` is not in [1, 256].
             BuildError: the system gives no more threads; the pool keeps those it has.
         """
-        if not 1 <= count <= MAX_THREADS:
-            raise InputError(f"num_threads must be between 1 and {MAX_THREADS}, got {count}")
+        _refuse_count(count)
         with self._lock:
             self.wanted = count
             self._resize(count)
 
     def ensure_running(self) -> None:
-        """After a fork, give the child its own workers."""
+        """Give this process its workers, if it has none: at the first call, and after a fork."""
         if self._pid != os.getpid():
             self._lock = threading.Lock()  # the parent's may be held by a thread that is not here
             self._pid = os.getpid()
             self._threads = []
-            for word in range(_WORDS):
-                self._words[word] = 0  # where the kernel does not wipe
+            ctypes.memset(self.address, 0, _WORDS * 8)  # where the kernel does not wipe
             self.set_num_threads(self.wanted)
 
     def _resize(self, count: int) -> None:
@@ -135,6 +135,11 @@ class ThreadPool:
         if error:
             raise BuildError(f"cannot start worker thread {number}: {os.strerror(error)}")
         self._threads.append(handle)
+
+
+def _refuse_count(count: int) -> None:
+    if not 1 <= count <= MAX_THREADS:
+        raise InputError(f"num_threads must be between 1 and {MAX_THREADS}, got {count}")
 
 
 @contextlib.contextmanager

@@ -49,7 +49,7 @@ def library_object(
     store = store or NoStore()
     exports = [*api_names(interface), *runtime_names(interface)]
     planning, messages = planning_source(interface, target.pointer_bits // 8)
-    around = planning + "\n\n" + pool_source(target)
+    around = pool_source(target) + "\n\n" + planning  # a module's imports are those before its first function
     text = api_text(interface, target, messages, weights=weights)
     if program:
         exports = ["main"]
