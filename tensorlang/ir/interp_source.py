@@ -23,6 +23,7 @@ from tensorlang.ir.buffer import Buffer
 from tensorlang.ir.dtype import DType
 from tensorlang.ir.expr import BINARY, COMPARE, Expr, const
 from tensorlang.ir.intrinsics import BARRIER, INTRINSICS, LAUNCH
+from tensorlang.ir.reduction import CROSS_THREAD
 from tensorlang.ir.stmt import Allocate, Block, CallPacked, Evaluate, For, If, MultiStore, PrimFunc, Seq, Stmt, Store
 from tensorlang.ir.tensor_intrin import find_part
 
@@ -194,7 +195,8 @@ class _Source:
             self.blocks = outer
             return
         extent = self.value(s.extent)
-        shuffled = self.variant.reorder and s.kind not in ("serial", "unrolled")
+        combined = CROSS_THREAD in s.annotations  # into one element, which the first iteration initialises
+        shuffled = self.variant.reorder and s.kind not in ("serial", "unrolled") and not combined
         self.blocks += 1
         self.env.append(s.var)
         with self.suite(f"for {self.name(s.var, 'v')} in {'R.order' if shuffled else 'range'}({extent}):"):
