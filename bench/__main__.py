@@ -1,4 +1,4 @@
-"""``python -m bench models | ops | zoo | check | null | compile | dynamic | markdown | profile | list | fetch``.
+"""``python -m bench models | ops | zoo | check | null | compile | deploy | dynamic | markdown | profile | list | fetch``.
 
 Exit codes: 0 all well, 1 something failed or disagreed with onnxruntime, 2 wrong usage, 3 slower than ``--limit``
 allows.
@@ -20,6 +20,7 @@ from bench import (
     build_cost,
     cache,
     compare,
+    deploy,
     dynamic,
     limits,
     machine,
@@ -217,6 +218,26 @@ def compile_models(
         raise typer.Exit(1)
 
 
+@app.command("deploy")
+def measure_deployment(
+    only: Only = None,
+    threads: Threads = DEFAULT_THREADS,
+    json: Json = None,
+    quick: Quick = False,
+) -> None:
+    """Artifacts and libraries beside onnxruntime: size, load time, peak memory; latency through C beside Python's."""
+    plan = measure.QUICK if quick else measure.FULL
+    found: list[deploy.Deployment] = []
+    with _typed_errors():
+        for name in _progress(select(models.NAMES, only or deploy.MODELS), "deploy"):
+            found.append(deploy.run(model_subject(name, 0), threads, plan))
+        installed = {"tensorlang-runtime": deploy.runtime_bytes(), "onnxruntime": deploy.install_bytes("onnxruntime")}
+    result = report.document("deploy", threads, plan, [deploy.as_json(one) for one in found])
+    _emit({**result, "installed_bytes": installed}, json)
+    if json != "-":
+        report.console().print(deploy.table(found))
+
+
 @app.command("dynamic")
 def compare_dynamic(
     only: Only = None,
@@ -266,7 +287,7 @@ def check_agreement(
 
 @app.command("markdown")
 def write_markdown() -> None:
-    """Put the operator tables of bench/results/ops*.json into bench/RESULTS.md."""
+    """Put the tables of bench/results/*.json into bench/RESULTS.md."""
     with _typed_errors():
         markdown.write()
 

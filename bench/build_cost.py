@@ -22,6 +22,7 @@ from rich.table import Table
 
 from bench import cache, models, report
 from bench.compare import Subject
+from bench.feeds import Feeds
 
 _LIMIT_SECONDS = 1800
 
@@ -56,10 +57,7 @@ def measure(subject: Subject, threads: int, static: bool = True) -> BuildCost:
     """Build ``subject`` twice, each time in a fresh process, with a cache directory that is empty the first time."""
     with tempfile.TemporaryDirectory(prefix="tensorlang-bench-") as folder:
         feeds = Path(folder) / "feeds.npz"
-        with zipfile.ZipFile(feeds, "w") as archive:  # an .npz by hand: np.savez has arguments that inputs may be called
-            for name, array in subject.feeds.items():
-                with archive.open(f"{name}.npy", "w") as member:
-                    np.lib.format.write_array(member, array, allow_pickle=False)
+        write_feeds(feeds, subject.feeds)
         command = [
             sys.executable,
             "-m",
@@ -78,12 +76,21 @@ def measure(subject: Subject, threads: int, static: bool = True) -> BuildCost:
         return BuildCost(subject.name, builds[0], builds[1])
 
 
+def write_feeds(path: Path, feeds: Feeds) -> None:
+    """An .npz by hand: np.savez has arguments that inputs may be called."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, array in feeds.items():
+            with archive.open(f"{name}.npy", "w") as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
+
+
 def _environment(cache_folder: Path, threads: int) -> dict[str, str]:
     _write_bytecode()
-    return _with_bytecode({"TENSORLANG_CACHE_DIR": str(cache_folder), "TENSORLANG_NUM_THREADS": str(threads)})
+    return with_bytecode({"TENSORLANG_CACHE_DIR": str(cache_folder), "TENSORLANG_NUM_THREADS": str(threads)})
 
 
-def _with_bytecode(settings: Mapping[str, str]) -> dict[str, str]:
+def with_bytecode(settings: Mapping[str, str]) -> dict[str, str]:
+    """This process's environment and these settings, for a child that writes its bytecode to the benchmark's own folder."""
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     return {**inherited, "PYTHONPYCACHEPREFIX": str(cache.directory("bytecode")), **settings}
 
@@ -93,7 +100,7 @@ def _write_bytecode() -> None:
     """One small build that is not counted: it imports what builds import."""
     with tempfile.TemporaryDirectory(prefix="tensorlang-bench-") as folder:
         command = [sys.executable, "-m", "bench.build_child", str(models.path("mlp")), "1"]
-        _child(command, _with_bytecode({"TENSORLANG_CACHE_DIR": folder}))
+        _child(command, with_bytecode({"TENSORLANG_CACHE_DIR": folder}))
 
 
 def _child(command: Sequence[str], environment: Mapping[str, str]) -> Build:

@@ -1,5 +1,5 @@
 """The tables of RESULTS.md that are written by the machine, from JSON: operators (``python -m bench ops``), losses first, and
-what builds cost (``python -m bench compile``), dearest first."""
+what builds cost (``python -m bench compile``), dearest first, and what leaves the machine (``python -m bench deploy``)."""
 
 from __future__ import annotations
 
@@ -15,21 +15,30 @@ FILES = (HERE / "results" / "ops.json", HERE / "results" / "ops_1.json")
 BEGIN, END = "<!-- operators: begin, written by `python -m bench markdown` -->", "<!-- operators: end -->"
 COMPILE_FILE = HERE / "results" / "compile.json"
 COMPILE_BEGIN, COMPILE_END = "<!-- builds: begin, written by `python -m bench markdown` -->", "<!-- builds: end -->"
+DEPLOY_FILE = HERE / "results" / "deploy.json"
+DEPLOY_BEGIN, DEPLOY_END = "<!-- deployment: begin, written by `python -m bench markdown` -->", "<!-- deployment: end -->"
 OURS = "tensorlang"
 
 Row = dict[str, Any]
 
 
-def write(results: Path = RESULTS, files: tuple[Path, ...] = FILES, compile_file: Path = COMPILE_FILE) -> None:
+def write(
+    results: Path = RESULTS,
+    files: tuple[Path, ...] = FILES,
+    compile_file: Path = COMPILE_FILE,
+    deploy_file: Path = DEPLOY_FILE,
+) -> None:
     """Replace the sections between their marks, or append them. BenchError where there is no result file."""
     found = [json.loads(file.read_text()) for file in files if file.exists()]
-    if not found and not compile_file.exists():
+    if not found and not compile_file.exists() and not deploy_file.exists():
         raise cache.BenchError(f"no {files[0]}: run `python -m bench ops --json {files[0]}` first")
     text = results.read_text() if results.exists() else "# Results\n"
     if found:
         text = _replaced(text, BEGIN, END, ["## Operators", *(line for document in found for line in _table(document))])
     if compile_file.exists():
         text = _replaced(text, COMPILE_BEGIN, COMPILE_END, _compile_section(json.loads(compile_file.read_text())))
+    if deploy_file.exists():
+        text = _replaced(text, DEPLOY_BEGIN, DEPLOY_END, _deploy_section(json.loads(deploy_file.read_text())))
     cache.write_atomically(results, lambda temporary: temporary.write_text(text))
 
 
@@ -67,6 +76,36 @@ def _build_line(row: Row, phases: list[str]) -> str:
     figures = [cold["compile_cpu"], cold["compile_wall"], warm["compile_cpu"], warm["process_cpu"]]
     figures += [cold["report"].get(phase, 0.0) for phase in phases]
     return f"| {row['name']} | " + " | ".join(f"{value:.2f}" for value in figures) + " |"
+
+
+def _deploy_section(document: dict[str, Any]) -> list[str]:
+    ours, theirs = (document["installed_bytes"][name] / 1e6 for name in ("tensorlang-runtime", "onnxruntime"))
+    version = document["versions"].get("onnxruntime", "")
+    return [
+        "## Deployment",
+        "",
+        "Each engine in fresh processes (medians), counted from after NumPy's import, three runs"
+        f" (`python -m bench deploy`, {document['threads']} threads, f32, batch 1).",
+        "`load` is CPU time up to the first run, imports included; `peak` the most memory that was resident (pages of mapped",
+        "files included), of which `anonymous` no file holds. `C` is the exported library's run function, called beside",
+        "Python's `bind` in alternating blocks of one process.",
+        f"Installed beside the model, without NumPy: tensorlang's runtime {ours:.2f} MB (nothing for `.so`), "
+        f"onnxruntime {version} {theirs:.0f} MB.",
+        "",
+        "| model | ONNX file | .tl | .so | load | onnxruntime's | peak | onnxruntime's | anonymous | onnxruntime's "
+        "| Python | C | C / Python |",
+        "|---|" + "---|" * 12,
+        *(_deploy_line(row) for row in document["rows"]),
+    ]
+
+
+def _deploy_line(row: Row) -> str:
+    ours, theirs = row["ours"], row["onnxruntime"]
+    cells = [f"{row[size] / 1e6:.1f} MB" for size in ("model_bytes", "artifact_bytes", "library_bytes")]
+    cells += [report.seconds(side["load_cpu"]) for side in (ours, theirs)]
+    cells += [f"{side[kind]:.0f} MiB" for kind in ("peak_mib", "anonymous_mib") for side in (ours, theirs)]
+    cells += [report.seconds(row["python_latency"]), report.seconds(row["c_latency"]), f"{row['c_ratio']['median']:.2f}"]
+    return f"| {row['name']} | " + " | ".join(cells) + " |"
 
 
 def best_peer(row: Row) -> tuple[str, float, float] | None:

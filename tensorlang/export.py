@@ -29,6 +29,7 @@ from tensorlang.codegen.library import (
     header_text,
     library_object,
     static_library,
+    support_object,
     weights_object,
 )
 from tensorlang.codegen.library.interface import identifier, padded
@@ -100,7 +101,8 @@ def export_artifact(
             f"{prefix}__manifest": json.dumps(described, sort_keys=True).encode(),
             f"{prefix}__source": artifact.source.encode(),
         }
-        library = link_shared([code], [*exports, *payloads], payloads=payloads, soname=path.name)
+        objects = [code, support_object(cpu)] if cpu.architecture == "armv7" else [code]
+        library = link_shared(objects, [*exports, *payloads], payloads=payloads, soname=path.name)
         if cpu.pointer_bits == 64:  # Python loads no others
             library = signed(library)
     else:

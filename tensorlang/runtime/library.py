@@ -63,7 +63,8 @@ def read_library(path: Path, verify: bool = False) -> Artifact:
             weights = np.frombuffer(held, np.uint8)
         if manifest["file_crc"] != file_crc(content, place):
             raise ArtifactError(f"{path} is damaged: its checksum does not match")
-        if checksum(weights, held) != manifest["weights_sum"] or (verify and zlib.crc32(weights.data) != manifest["weights_crc"]):
+        whole = checksum(weights, held) == manifest["weights_sum"]
+        if not whole or (verify and zlib.crc32(weights.data) != manifest["weights_crc"]):
             raise ArtifactError(f"{path} is damaged: its weights' checksum does not match")
         return Artifact(manifest, source.decode(), {}, weights, file=path)
     except FileNotFoundError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import shutil
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 
 import tensorlang as tl
 from tensorlang.codegen.library.archive import static_library
-from tensorlang.codegen.library.interface import checksum, padded
+from tensorlang.codegen.library.interface import Status, checksum, padded
 from tensorlang.errors import ArtifactError, BuildError
 from tensorlang.runtime.executable import Executable
 from tests.deploy.libraries import MODELS, build_driver, drive, gcc, parsed, run
@@ -161,6 +162,26 @@ def test_open_sizes_control_flow_and_results_of_unknown_size(name: str, tmp_path
         loaded = tl.load(tmp_path / "libm.so").run(feed)
         for output, value in exe.run(feed).items():
             np.testing.assert_array_equal(loaded[output], value)
+
+
+@pytest.mark.parametrize("batch", [5, None])
+def test_input_shapes_may_be_null_where_all_sizes_are_fixed(tmp_path: Path, batch: int | None) -> None:
+    exe = tl.compile(models.perceptron(), shapes={"batch": batch} if batch else None)
+    exe.export_library(tmp_path / "libm.so")
+    library, instance, nbytes = ctypes.CDLL(str(tmp_path / "libm.so")), ctypes.c_void_p(), ctypes.c_int64()
+    assert library.tl_m_create(ctypes.byref(instance)) == 0
+    status = library.tl_m_workspace_bytes(instance, None, ctypes.byref(nbytes))
+    if batch is None:
+        assert status == Status.NO_SHAPES
+    else:
+        x, wanted = FEEDS["x"], exe.run(FEEDS)
+        got = [np.empty_like(array) for array in wanted.values()]
+        inputs = (ctypes.c_void_p * 1)(x.ctypes.data)
+        outputs = (ctypes.c_void_p * len(got))(*(a.ctypes.data for a in got))
+        assert (status, library.tl_m_run(instance, inputs, None, outputs, None, None, ctypes.c_int64(0))) == (0, 0)
+        for array, expected in zip(got, wanted.values(), strict=True):
+            np.testing.assert_array_equal(array, expected)
+    library.tl_m_destroy(instance)
 
 
 @pytest.mark.deploy

@@ -19,6 +19,7 @@ import pytest
 import tensorlang as tl
 from tensorlang.errors import InputError, OutOfMemoryError
 from tensorlang.runtime import cache as cache_module
+from tensorlang.runtime.artifact import read_artifact
 from tensorlang.runtime.cache import ContentCache
 from tests.models import save_classifier
 
@@ -188,14 +189,40 @@ def test_processes_that_build_the_same_model_leave_one_builds_files(model, tmp_p
     assert files_of(tmp_path / "many") == files_of(tmp_path / "one")
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(100, marks=pytest.mark.deploy)])
-def test_after_kills_and_damage_the_next_build_is_right(model, tmp_path, kills):
+@pytest.mark.parametrize("waves", [1, pytest.param(25, marks=pytest.mark.deploy)])
+def test_kills_at_random_moments_leave_a_cache_that_the_next_build_uses(model, tmp_path, waves):
+    """In each wave eight processes build with one empty cache, and four of them, at least, are killed at random moments."""
     random = np.random.default_rng(0)
-    for _ in range(kills):
-        process = build(model, tmp_path)
-        time.sleep(random.uniform(0.2, 3.0))
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+    alone = build(model, tmp_path / "alone")
+    begun = time.monotonic()
+    result = alone.communicate(timeout=120)[0]
+    seconds = time.monotonic() - begun
+    kills = 0
+    for wave in range(waves):
+        folder = tmp_path / f"wave{wave}"
+        together = [build(model, folder) for _ in range(8)]
+        begun = time.monotonic()
+        for process, moment in zip(together, np.sort(random.uniform(0, 4 * seconds, 8)), strict=True):
+            time.sleep(max(0.0, begun + moment - time.monotonic()))
+            process.send_signal(signal.SIGKILL)
+        for process in together:
+            out, err = process.communicate(timeout=120)
+            kills += process.returncode == -signal.SIGKILL
+            assert process.returncode == -signal.SIGKILL or (process.returncode, out) == (0, result), err
+        left = [p for p in folder.rglob("*") if p.is_file() and p.suffix != ".tmp"]
+        for path in left:
+            if path.parent.parent.name == "models":
+                read_artifact(path, verify=True)
+            else:
+                assert cache_module.is_whole(path.read_bytes()), path
+        last = build(model, folder)
+        out, err = last.communicate(timeout=120)
+        assert (last.returncode, out, err) == (0, result, "")
+        assert {p for p in files_of(folder) if not p.endswith(".tmp")} == files_of(tmp_path / "alone")
+    assert kills >= 4 * waves
+
+
+def test_after_damage_the_next_build_is_right(model, tmp_path):
     first = build(model, tmp_path)
     result, err = first.communicate(timeout=120)
     assert first.returncode == 0, err

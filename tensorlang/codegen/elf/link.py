@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from tensorlang.codegen.elf.formats import Format
 from tensorlang.codegen.elf.reader import (
     ABSOLUTE,
     EXECUTE,
     GLOBAL,
     LOCAL,
+    REL,
     UNDEFINED,
     WRITE,
     ObjectFile,
@@ -29,7 +31,6 @@ from tensorlang.codegen.elf.relocate import MACHINES, START, START_BYTES, Machin
 from tensorlang.errors import BuildError
 
 PAYLOAD_ALIGNMENT = 4096
-_HEADER, _PROGRAM, _DYNAMIC_SYMBOL, _DYNAMIC_RELOCATION = 64, 56, 24, 24
 _STUB = 16
 _SEGMENTS = 5  # three to load, the dynamic section, and the stack's permissions
 
@@ -37,8 +38,7 @@ _READ, _WRITE, _EXECUTE = 4, 2, 1
 _LOAD, _DYNAMIC, _INTERP, _PHDR, _GNU_STACK = 1, 2, 3, 6, 0x6474E551
 
 # tags of the dynamic section
-_NEEDED, _HASH, _STRTAB, _SYMTAB, _RELA, _RELASZ = 1, 4, 5, 6, 7, 8
-_RELAENT, _STRSZ, _SYMENT, _SONAME, _FLAGS = 9, 10, 11, 14, 30
+_NEEDED, _HASH, _STRTAB, _SYMTAB, _STRSZ, _SYMENT, _SONAME, _FLAGS = 1, 4, 5, 6, 10, 11, 14, 30
 _BIND_NOW = 8
 
 
@@ -114,6 +114,7 @@ class _Linker:
         self.objects, self.exports, self.payloads = objects, exports, payloads
         self.soname, self.needed, self.interpreter = soname, needed, interpreter
         self.machine: Machine = MACHINES[objects[0].machine]
+        self.format = objects[0].format
         self.pieces: dict[int, _Piece] = {}  # by identity of the section
         self.defined: dict[str, tuple[ObjectFile | None, Symbol | None]] = dict.fromkeys(payloads, (None, None))
         self.payload_address: dict[str, int] = {}
@@ -183,13 +184,14 @@ class _Linker:
         symbols = [*self.imports, *self.exports]
         for name in (*symbols, *self.needed, self.soname):
             names.add(name)
-        constants.place(_HEADER + (_SEGMENTS + 2 * bool(self.interpreter)) * _PROGRAM, 1)
+        form = self.format
+        constants.place(form.header + (_SEGMENTS + 2 * bool(self.interpreter)) * form.program, 1)
         path = self.interpreter.encode() + b"\0"
         self.interpreter_at = constants.place(len(path), 1) if self.interpreter else 0
         hash_at = constants.place(4 * (2 + 1 + len(symbols) + 1), 8)
-        symbols_at = constants.place(_DYNAMIC_SYMBOL * (len(symbols) + 1), 8)
+        symbols_at = constants.place(form.symbol * (len(symbols) + 1), 8)
         names_at = constants.place(len(names.table), 1)
-        relocations_at = constants.place(_DYNAMIC_RELOCATION * relocations, 8)
+        relocations_at = constants.place(form.relocation * relocations, 8)
         self._place_pieces(constants)
         for name, payload in self.payloads.items():
             at = self.payload_address[name] = constants.place(len(payload), PAYLOAD_ALIGNMENT)
@@ -201,7 +203,7 @@ class _Linker:
             self.stubs[name] = code.place(_STUB, _STUB)
         self.entry = code.place(START_BYTES, _STUB) if self.interpreter else 0
         data.address = self._next_page(code)
-        dynamic_at = data.place(16 * (10 + len(self.needed) + bool(self.soname)), 16)
+        dynamic_at = data.place(form.dynamic * (10 + len(self.needed) + bool(self.soname)), 16)
         for key in slot_keys:
             self.slots[key] = data.place(8, 8)
         self._place_pieces(data)
@@ -229,21 +231,26 @@ class _Linker:
         constants.write(symbols_at, self._symbol_table(names))
         constants.write(names_at, bytes(names.table))
         for n, (at, kind, name, addend) in enumerate(self.dynamic):
-            entry = struct.pack("<QQq", at, (number[name] if name else 0) << 32 | kind, addend)
-            constants.write(relocations_at + n * _DYNAMIC_RELOCATION, entry)
+            entry = form.pack_relocation(at, number[name] if name else 0, kind, addend)
+            constants.write(relocations_at + n * form.relocation, entry)
+            if not form.has_addends:
+                data.write(at, struct.pack("<I", addend))
         tags = [(_NEEDED, names.add(name)) for name in self.needed]
         if self.soname:
             tags.append((_SONAME, names.add(self.soname)))
-        tags += [(_HASH, hash_at), (_STRTAB, names_at), (_SYMTAB, symbols_at), (_STRSZ, len(names.table)), (_SYMENT, 24)]
-        tags += [(_RELA, relocations_at), (_RELASZ, 24 * relocations), (_RELAENT, 24), (_FLAGS, _BIND_NOW), (0, 0)]
-        data.write(dynamic_at, b"".join(struct.pack("<QQ", *tag) for tag in tags))
+        tags += [(_HASH, hash_at), (_STRTAB, names_at), (_SYMTAB, symbols_at), (_STRSZ, len(names.table))]
+        tags.append((_SYMENT, form.symbol))
+        tags += zip(form.rel, (relocations_at, form.relocation * relocations, form.relocation), strict=True)
+        tags += [(_FLAGS, _BIND_NOW), (0, 0)]
+        data.write(dynamic_at, b"".join(form.pack_dynamic(*tag) for tag in tags))
+        dynamic_bytes = form.dynamic * len(tags)
         parts = [
-            ("hash", hash_at, 4 * (3 + len(symbols) + 1)), ("dynsym", symbols_at, _DYNAMIC_SYMBOL * (len(symbols) + 1)),
-            ("dynstr", names_at, len(names.table)), ("rela.dyn", relocations_at, _DYNAMIC_RELOCATION * relocations),
-            ("text", code.address, len(code.content)), ("dynamic", dynamic_at, 16 * len(tags)),
-            ("data", dynamic_at + 16 * len(tags), len(data.content) - 16 * len(tags)),
+            ("hash", hash_at, 4 * (3 + len(symbols) + 1)), ("dynsym", symbols_at, form.symbol * (len(symbols) + 1)),
+            ("dynstr", names_at, len(names.table)), ("rela.dyn", relocations_at, form.relocation * relocations),
+            ("text", code.address, len(code.content)), ("dynamic", dynamic_at, dynamic_bytes),
+            ("data", dynamic_at + dynamic_bytes, len(data.content) - dynamic_bytes),
         ]  # fmt: skip
-        return self._file((constants, code, data), dynamic_at, 16 * len(tags), parts)
+        return self._file((constants, code, data), dynamic_at, dynamic_bytes, parts)
 
     def _survey(self) -> tuple[list[object], list[str], int]:
         """Slots and stubs that are needed, and how many dynamic relocations there will be."""
@@ -284,7 +291,8 @@ class _Linker:
         self.slot_targets: dict[object, tuple[int | None, str]] = {name: (None, name) for name in self.stubs}
         deferred = []
         highs: dict[int, int] = {}  # address of a RISC-V high part: the offset that it is part of
-        for o, (section, r), symbol in self._places():
+        for o, (section, found), symbol in self._places():
+            r = self._with_addend(section, found)
             piece = self.pieces[id(section)]
             segment = next(s for s in segments if piece in s.pieces)
             at, address = piece.address + r.offset, self._address(o, symbol)
@@ -313,6 +321,12 @@ class _Linker:
         for segment, kind, place, high_at in deferred:
             self._patch(segment, kind, Place(place.at, place.symbol, partner=highs[high_at]))
 
+    def _with_addend(self, section: Section, r: Relocation) -> Relocation:
+        if self.format.has_addends or self.machine.addend is None:
+            return r
+        word = int.from_bytes(section.data[r.offset : r.offset + 4], "little")
+        return replace(r, addend=self.machine.addend(r.kind, word))
+
     def _patch(self, segment: _Segment, kind: int, place: Place) -> None:
         start = place.at - segment.address
         self.machine.patches[kind](memoryview(segment.content)[start : start + 8], place)
@@ -327,41 +341,39 @@ class _Linker:
 
     # -- the file ------------------------------------------------------------------------------------------------
     def _symbol_table(self, names: _Names) -> bytes:
-        entries = [bytes(_DYNAMIC_SYMBOL)]
-        entries += [struct.pack("<IBBHQQ", names.add(n), GLOBAL << 4, 0, 0, 0, 0) for n in self.imports]
+        entries = [bytes(self.format.symbol)]
+        entries += [self.format.pack_symbol(names.add(n), GLOBAL << 4, 0, 0, 0) for n in self.imports]
         for name in self.exports:
             owner, symbol = self.defined[name]
             if owner is None or symbol is None:
                 address, size, kind = self.payload_address[name], len(self.payloads[name]), 1
             else:
                 address, size, kind = self._address(owner, symbol) or 0, symbol.size, symbol.type
-            entries.append(struct.pack("<IBBHQQ", names.add(name), GLOBAL << 4 | kind, 0, 1, address, size))
+            entries.append(self.format.pack_symbol(names.add(name), GLOBAL << 4 | kind, 1, address, size))
         return b"".join(entries)
 
     def _file(
         self, segments: Sequence[_Segment], dynamic_at: int, dynamic_bytes: int, parts: Sequence[tuple[str, int, int]]
     ) -> bytes:
         """Addresses are offsets in the file, so that every segment is mapped as it lies."""
-        page = self.machine.page
+        page, form = self.machine.page, self.format
         loads = [(_LOAD, s.permissions, s.address, len(s.content), len(s.content) + s.zeros, page) for s in segments]
         loads.append((_DYNAMIC, _READ | _WRITE, dynamic_at, dynamic_bytes, dynamic_bytes, 8))
-        programs = [struct.pack("<IIQQQQQQ", t, p, a, a, a, size, memory, align) for t, p, a, size, memory, align in loads]
-        programs.append(struct.pack("<IIQQQQQQ", _GNU_STACK, _READ | _WRITE, 0, 0, 0, 0, 0, 16))
+        programs = [form.pack_program(*load) for load in loads]
+        programs.append(form.pack_program(_GNU_STACK, _READ | _WRITE, 0, 0, 0, 16))
         if self.interpreter:
             at, size = self.interpreter_at, len(self.interpreter) + 1
-            programs.insert(0, struct.pack("<IIQQQQQQ", _INTERP, _READ, at, at, at, size, size, 1))
-            size = (len(programs) + 1) * _PROGRAM  # from where this table is, the loader knows where the program is
-            programs.insert(0, struct.pack("<IIQQQQQQ", _PHDR, _READ, _HEADER, _HEADER, _HEADER, size, size, 8))
-        flags = 0
+            programs.insert(0, form.pack_program(_INTERP, _READ, at, size, size, 1))
+            size = (len(programs) + 1) * form.program  # from where this table is, the loader knows where the program is
+            programs.insert(0, form.pack_program(_PHDR, _READ, form.header, size, size, 8))
+        flags = self.machine.flags
         for o in self.objects:
             flags |= o.flags
         last = segments[-1]
-        sections, table_at = _section_table(parts, last.address + len(last.content))
-        identity = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")
-        header = struct.pack(
-            "<16sHHIQQQIHHHHHH", identity, 3, self.machine.number, 1, self.entry, _HEADER, table_at, flags,
-            _HEADER, _PROGRAM, len(programs), 64, len(parts) + 2, len(parts) + 1,
-        )  # fmt: skip
+        sections, table_at = _section_table(form, parts, last.address + len(last.content))
+        header = form.pack_header(
+            self.machine.number, self.entry, table_at, flags, len(programs), len(parts) + 2, len(parts) + 1
+        )
         segments[0].write(0, header + b"".join(programs))
         file = bytearray(last.address + len(last.content))
         for s in segments:
@@ -369,24 +381,30 @@ class _Linker:
         return bytes(file) + sections
 
 
-# type, flags, number of the section it refers to, bytes of an entry
+# type, flags, number of the section it refers to
 _SECTIONS = {
-    "hash": (5, 2, 2, 4), "dynsym": (11, 2, 3, 24), "dynstr": (3, 2, 0, 0), "rela.dyn": (4, 2, 2, 24),
-    "text": (1, 6, 0, 0), "dynamic": (6, 3, 3, 16), "data": (1, 3, 0, 0),
+    "hash": (5, 2, 2), "dynsym": (11, 2, 3), "dynstr": (3, 2, 0), "rela.dyn": (4, 2, 2), "text": (1, 6, 0),
+    "dynamic": (6, 3, 3), "data": (1, 3, 0),
 }  # fmt: skip
 
 
-def _section_table(parts: Sequence[tuple[str, int, int]], end: int) -> tuple[bytes, int]:
+def _section_table(form: Format, parts: Sequence[tuple[str, int, int]], end: int) -> tuple[bytes, int]:
     """What linkers and debuggers read (loaders do not): the end of the file from byte `end` on, and where the table begins."""
-    names = b"\0" + b"".join(b"." + name.encode() + b"\0" for name in (*(p[0] for p in parts), "shstrtab"))
+    entries = {"hash": 4, "dynsym": form.symbol, "rela.dyn": form.relocation, "dynamic": form.dynamic}
+    labels = [*(p[0] for p in parts), "shstrtab"]
+    if not form.has_addends:
+        labels[labels.index("rela.dyn")] = "rel.dyn"
+    names = b"\0" + b"".join(b"." + label.encode() + b"\0" for label in labels)
     table_at = -(-(end + len(names)) // 8) * 8
-    table = [bytes(64)]
-    for name, at, size in parts:
-        kind, flags, link, entry = _SECTIONS[name]
+    table = [bytes(form.section)]
+    for (name, at, size), label in zip(parts, labels, strict=False):
+        kind, flags, link = _SECTIONS[name]
+        if label == "rel.dyn":
+            kind = REL
         info = 1 if name == "dynsym" else 0  # symbols before this one are local
-        word = names.index(b"." + name.encode() + b"\0")
-        table.append(struct.pack("<IIQQQQIIQQ", word, kind, flags, at, at, size, link, info, 8, entry))
-    table.append(struct.pack("<IIQQQQIIQQ", names.index(b".shstrtab"), 3, 0, 0, end, len(names), 0, 0, 1, 0))
+        word = names.index(b"." + label.encode() + b"\0")
+        table.append(form.pack_section((word, kind, flags, at, at, size, link, info, 8, entries.get(name, 0))))
+    table.append(form.pack_section((names.index(b".shstrtab"), 3, 0, 0, end, len(names), 0, 0, 1, 0)))
     return names.ljust(table_at - end, b"\0") + b"".join(table), table_at
 
 

@@ -1,6 +1,6 @@
 """The machines' relocations: how an address is written into an instruction, and calls that go through the address table.
 
-Names and formulas: x86-64 psABI section 4.4, AAELF64 section 5.7, RISC-V ELF psABI section "Relocations".
+Names and formulas: x86-64 psABI section 4.4, AAELF64 section 5.7, AAELF32 section 5.6, RISC-V ELF psABI section "Relocations".
 S is the symbol's address, A the addend, P the address of the place, G the address of the symbol's slot in the table.
 """
 
@@ -52,6 +52,8 @@ class Machine:
         high: relocations that set the upper part of an address for a `low` one, which names that place (RISC-V).
         start: a program's first instructions, given their address, that of `main`, and that of the stub of `START`.
         stub: machine code that jumps to the address in a slot, given the stub's and the slot's addresses.
+        addend: what stands at a place for a kind of relocation, where files have no addends.
+        flags: of the file header, beside the objects' own.
     """
 
     number: int
@@ -67,6 +69,8 @@ class Machine:
     high: frozenset[int] = frozenset()
     low: frozenset[int] = frozenset()
     start: Callable[[int, int, int], bytes] | None = None
+    addend: Callable[[int, int], int] | None = None
+    flags: int = 0
 
 
 def _fits(value: int, bits: int, what: str) -> int:
@@ -208,6 +212,26 @@ def _riscv_stub(at: int, slot: int) -> bytes:
     return struct.pack("<IIII", auipc, load, 0x000E0067, 0x00000013)  # jr t3; nop
 
 
+# -- 32-bit Arm, its own instructions (A32) -------------------------------------------------------------------------
+_ARM_ABS32, _ARM_REL32, _ARM_CALL, _ARM_JUMP24, _ARM_GOT_PREL = 2, 3, 28, 29, 96
+
+
+def _arm_addend(kind: int, word: int) -> int:
+    bits = 26 if kind in (_ARM_CALL, _ARM_JUMP24) else 32
+    value = (word & 0xFFFFFF) << 2 if bits == 26 else word
+    return value - (1 << bits) if value >> (bits - 1) else value
+
+
+def _arm_branch(view: memoryview, p: Place) -> None:
+    offset = _fits(p.symbol - p.at, 26, "a branch")
+    struct.pack_into("<I", view, 0, _word32(view) & 0xFF000000 | offset >> 2 & 0xFFFFFF)
+
+
+def _arm_stub(at: int, slot: int) -> bytes:
+    # ldr ip, [pc, #4]; add ip, pc, ip; ldr pc, [ip] (which also enters Thumb code); the offset from the second one's pc
+    return struct.pack("<IIIi", 0xE59FC004, 0xE08FC00C, 0xE59CF000, slot - (at + 12))
+
+
 MACHINES: dict[str, Machine] = {
     "x86_64": Machine(
         number=62,
@@ -252,5 +276,20 @@ MACHINES: dict[str, Machine] = {
         ignored=frozenset({51}),  # R_RISCV_RELAX: may be shortened
         high=frozenset({20, 23}),
         low=frozenset({24, 25}),
+    ),
+    "armv7": Machine(
+        number=40,
+        page=0x1000,
+        word=_ARM_ABS32,
+        relative=23,
+        glob_dat=21,
+        patches={
+            _ARM_REL32: _pc32, _ARM_CALL: _arm_branch, _ARM_JUMP24: _arm_branch, _ARM_GOT_PREL: _gotpcrel,
+        },
+        slots=frozenset({_ARM_GOT_PREL}),
+        calls=frozenset({_ARM_CALL, _ARM_JUMP24}),
+        stub=_arm_stub,
+        addend=_arm_addend,
+        flags=0x400,  # EF_ARM_ABI_FLOAT_HARD: floats in registers
     ),
 }  # fmt: skip

@@ -59,7 +59,7 @@ def api_text(interface: Interface, target: CpuTarget, messages: Sequence[str], *
         "parallel_slot": Slot.PARALLEL_FOR * 8, "allocate_slot": Slot.ALLOCATE * 8, "release_slot": Slot.RELEASE * 8,
         "pool_slot": Slot.POOL * 8, "weights_bytes": interface.weights_bytes, "weights_words": interface.weights_bytes // 8,
         "weights_sum": interface.weights_sum, "builtin": f"@{interface.prefix}_weights" if weights else "null",
-        "no_shapes": 0 if interface.is_static else int(Status.NO_SHAPES),
+        "is_open": int(not interface.is_static),
         **{status.name.lower(): int(status) for status in Status},
     }  # fmt: skip
     parts = [C_FUNCTIONS, WIDTHS[bits], _machine_check(target)]

@@ -345,7 +345,7 @@ define internal i32 @plan(ptr %m, ptr %inputs, ptr %shapes, ptr %outputs, ptr %f
   %none = icmp eq ptr %shapes, null
   br i1 %none, label %fixed, label %given
 fixed:
-  %open = icmp ne i32 $no_shapes, 0
+  %open = icmp ne i32 $is_open, 0
   br i1 %open, label %refuse, label %given
 refuse:
   ret i32 $no_shapes
