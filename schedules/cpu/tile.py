@@ -38,6 +38,7 @@ from .analysis import (
 from .elementwise import schedule_elementwise
 
 LINE = 64  # bytes of a cache line
+PANEL_SHARE = 0.7  # of the second-level cache, which a panel of columns may take
 LEAST_PANELS = 8  # of columns, from which a packed copy of the rows is repaid
 SHARE = 16  # tiles that a thread takes at a time where their number is not known
 LONG_REDUCTION = 64  # iterations of a tile's reduction from which the cost of finding the tile does not matter
@@ -377,7 +378,7 @@ def choose_tile(block: Block, machine: Machine, steps: int | None = None, most_r
                 panel = reduction * vectors * lanes * 4
                 if panel > machine.l1_bytes // 2:
                     cycles = max(cycles, vectors * lanes * 4 / 24)
-                if panel > machine.l2_bytes * 0.4:
+                if panel > machine.l2_bytes * PANEL_SHARE:
                     cycles = max(cycles, vectors * lanes * 4 / 8)
             waste = 1.0
             if row_extent:
