@@ -85,6 +85,9 @@ def schedule_tile(s: Schedule, stage: Stage, machine: Machine, before: Collectio
         batch = [loop for n, loop in enumerate(outer) if n in shared]
         rest = [loop for n, loop in enumerate(outer) if n not in shared]
         around = [*batch, column_o, *rest]
+        if row_o is not None and rest and _filters_stay(block, tile, machine):
+            around = [*batch, row_o, *rest, column_o]
+            row_o, tail = None, []
         output.reorder(*around, *tail, *inner)
         long = reduction_size(block)
         if panels:  # each is copied just before all the rows that are multiplied with it
@@ -119,6 +122,15 @@ def schedule_tile(s: Schedule, stage: Stage, machine: Machine, before: Collectio
     if worth_parallel(amount):
         output.parallel(at)
     return done
+
+
+def _filters_stay(block: Block, tile: Tile, machine: Machine) -> bool:
+    """Whether columns are windows along the lines of an image, and a tile's filters fit into half of the first-level cache:
+    they stay there while the image passes by, and the result is written line after line."""
+    column = spatial_vars(block)[-1]
+    windows = any(stride(e, column) in (1, 2) and e.args[-1] is not column for e in loads(source_of(block)))
+    steps = reduction_size(block)
+    return windows and steps is not None and tile.rows * steps * 4 <= machine.l1_bytes // 2
 
 
 def _column_tail(block: Block, width: int) -> str:
