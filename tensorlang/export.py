@@ -29,12 +29,14 @@ from tensorlang.codegen.library import (
     header_text,
     library_object,
     static_library,
-    support_object,
     weights_object,
 )
+from tensorlang.codegen.library.header import signature
 from tensorlang.codegen.library.interface import identifier, padded
 from tensorlang.codegen.native import CpuTarget
+from tensorlang.codegen.native.arm_support import support_objects
 from tensorlang.codegen.target import find_target
+from tensorlang.codegen.wasm import link_module, loader_text
 from tensorlang.config import Settings
 from tensorlang.errors import ArtifactError, BuildError
 from tensorlang.runtime import sizes
@@ -70,9 +72,9 @@ def export_artifact(
     if "main" not in artifact.manifest["signatures"]:
         raise ArtifactError(f"{path}: the model is no native program")
     cpu = _cpu_of(artifact, target)
-    if not cpu.has_threads:
-        return _export_module(artifact, path, form)
     store = ContentCache.of(settings, "native")
+    if not cpu.has_threads:
+        return _export_module(artifact, path, form, cpu, store)
     if path.is_dir() and form is None:
         path = path / f"lib{identifier(artifact.manifest['model'])}.so"
     form = form or FORMS.get(path.suffix)
@@ -101,8 +103,7 @@ def export_artifact(
             f"{prefix}__manifest": json.dumps(described, sort_keys=True).encode(),
             f"{prefix}__source": artifact.source.encode(),
         }
-        objects = [code, support_object(cpu)] if cpu.architecture == "armv7" else [code]
-        library = link_shared(objects, [*exports, *payloads], payloads=payloads, soname=path.name)
+        library = link_shared([code, *support_objects(cpu)], [*exports, *payloads], payloads=payloads, soname=path.name)
         if cpu.pointer_bits == 64:  # Python loads no others
             library = signed(library)
     else:
@@ -130,22 +131,24 @@ def export_artifact(
     return list(texts)
 
 
-def _export_module(artifact: Artifact, path: Path, form: str | None) -> list[Path]:
-    """A WebAssembly module, its weights beside it, and a description. There is no C interface: the module exports `main` and
-    its memory (see docs/machines.md).
+def _export_module(artifact: Artifact, path: Path, form: str | None, cpu: CpuTarget, store: ContentCache) -> list[Path]:
+    """A WebAssembly module with the functions of the C interface, its weights beside it, the header, a description, and the
+    JavaScript that loads it (see docs/machines.md).
 
     Raises:
         ArtifactError: another form was asked for, or a file cannot be written.
     """
     if path.suffix != ".wasm" or form not in (None, "wasm"):
         raise ArtifactError(f"{path}: for WebAssembly a model is exported as a module; name it {path.stem}.wasm")
-    manifest = artifact.manifest
-    kept = ("model", "triple", "inputs", "outputs", "dims", "told", "checks", "arena_bytes")
-    described = {**{k: manifest[k] for k in kept}, "weights": f"{path.stem}{WEIGHTS_SUFFIX}"}
+    weights = padded(artifact.weights)
+    interface = Interface.of(artifact.manifest, weights, path.stem)
+    code, exports = library_object(artifact.source, interface, cpu, weights=False, store=store)
     texts = {
-        path: artifact.libraries["model"],
-        path.with_suffix(WEIGHTS_SUFFIX): artifact.weights.tobytes(),
-        path.with_suffix(".json"): (json.dumps(described, indent=1) + "\n").encode(),
+        path: link_module(code, exports),
+        path.with_suffix(WEIGHTS_SUFFIX): weights.tobytes(),
+        path.with_suffix(".h"): header_text(interface, cpu.triple).encode(),
+        path.with_suffix(".json"): describe_json(interface, artifact.manifest).encode(),
+        path.with_suffix(".mjs"): loader_text(interface.prefix, path.stem, signature(interface)).encode(),
     }
     for file, content in texts.items():
         write_whole(file, content)

@@ -54,6 +54,7 @@ TRIPLES = {
     "x86_64": ("x86_64-unknown-linux-gnu", ""),
     "aarch64": ("aarch64-unknown-linux-gnu", ""),
     "riscv64": ("riscv64-unknown-linux-gnu", "+m,+a,+f,+d"),
+    "armv7": ("armv7-unknown-linux-gnueabihf", "+neon"),
 }
 
 
@@ -86,8 +87,13 @@ def test_the_loader_takes_it(tmp_path: Path) -> None:
 def test_segments_are_where_the_file_says(machine: str) -> None:
     code = library(machine)
     assert code == library(machine), "the same objects give the same bytes"
-    count = struct.unpack_from("<H", code, 56)[0]
-    programs = [struct.unpack_from("<IIQQQQQQ", code, 64 + 56 * n) for n in range(count)]
+    if code[4] == 2:
+        count = struct.unpack_from("<H", code, 56)[0]
+        programs = [struct.unpack_from("<IIQQQQQQ", code, 64 + 56 * n) for n in range(count)]
+    else:
+        count = struct.unpack_from("<H", code, 44)[0]
+        narrow = [struct.unpack_from("<8I", code, 52 + 32 * n) for n in range(count)]
+        programs = [(p[0], p[6], p[1], p[2], p[3], p[4], p[5], p[7]) for p in narrow]
     loads = [p for p in programs if p[0] == 1]
     assert [p[1] for p in loads] == [4, 5, 6], "constants, code, data: never writable and executable"
     for _, _, offset, address, _, size, memory, alignment in loads:

@@ -1,8 +1,7 @@
 /* Runs the `main` of a compiled model on files: what other programs do with an exported model, in its smallest form.
  *
  *     driver model.so pool.so threads weights arena_bytes {-d size}... {-i input}... {-o output bytes}...
- *
- * Built with -DSTATIC it is linked with the model's object file, and runs parallel loops serially. */
+ */
 #include <dlfcn.h>
 #include <pthread.h>
 #include <stdint.h>
@@ -60,10 +59,6 @@ static void *read_file(const char *path) {
   return p;
 }
 
-#ifdef STATIC
-main_type model_entry; /* the object's `main`, renamed */
-static main_type *open_model(char **argv) { (void)argv; return model_entry; }
-#else
 static void *symbol(void *library, const char *name) {
   void *found = library ? dlsym(library, name) : NULL;
   if (found == NULL) {
@@ -96,7 +91,6 @@ static main_type *open_model(char **argv) {
   }
   return result;
 }
-#endif
 
 int main(int argc, char **argv) {
   word inputs[64], outputs[64], dims[64] = {0};

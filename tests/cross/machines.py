@@ -30,13 +30,11 @@ class Machine:
         target: as users name it.
         gcc: the compiler, and what it has to be told; () where programs are not compiled.
         emulator: the command that runs a program; () runs it as it is.
-        libraries: whether we link shared libraries for it; else its objects are linked by gcc.
     """
 
     target: str
     gcc: tuple[str, ...]
     emulator: tuple[str, ...] = ()
-    libraries: bool = True
 
     @property
     def missing(self) -> str:
@@ -45,15 +43,15 @@ class Machine:
         return next((t for t in tools if shutil.which(t) is None), "")
 
 
-def _gnu(target: str, triple: str, emulator: str, *options: str, libraries: bool = True) -> Machine:
-    return Machine(target, (f"{triple}-gcc",), (emulator, *options, "-L", f"/usr/{triple}"), libraries)
+def _gnu(target: str, triple: str, emulator: str, *options: str) -> Machine:
+    return Machine(target, (f"{triple}-gcc",), (emulator, *options, "-L", f"/usr/{triple}"))
 
 
 MACHINES = [
     Machine("x86-64-v2", ("gcc",)),
     Machine("x86-64-v3", ("gcc",)),
     _gnu("aarch64-linux-gnu", "aarch64-linux-gnu", "qemu-aarch64"),
-    _gnu("arm-linux-gnueabihf", "arm-linux-gnueabihf", "qemu-arm", libraries=False),
+    _gnu("arm-linux-gnueabihf", "arm-linux-gnueabihf", "qemu-arm"),
     _gnu("riscv64-linux-gnu", "riscv64-linux-gnu", "qemu-riscv64"),
     _gnu("riscv64-linux-gnu+v", "riscv64-linux-gnu", "qemu-riscv64", "-cpu", "rv64,v=true,vlen=128"),
     Machine("wasm32", (), ("node",)),
@@ -88,7 +86,7 @@ def run_on(
     command = [*machine.emulator]
     if machine.gcc:
         (folder / "pool.so").write_bytes(artifact.libraries["pool"])
-        driver = _driver(machine, artifact.libraries["model"], folder)
+        driver = _driver(machine, folder.parent)
         command += [str(driver), str(folder / "model.so"), str(folder / "pool.so"), str(threads)]
     else:
         command += [str(HERE / "driver.mjs"), str(folder / "model.so")]
@@ -114,23 +112,10 @@ def run_on(
     return made
 
 
-def _driver(machine: Machine, model: bytes, folder: Path) -> Path:
-    """The C program; where a machine's libraries are not made by us, with the model's object in it."""
-    if machine.libraries:
-        return _dynamic_driver(machine, folder.parent)
-    driver, code = folder / "driver", folder / "model.o"
-    code.write_bytes(model)
-    objcopy = machine.gcc[0].replace("gcc", "objcopy")
-    subprocess.run([objcopy, "--redefine-sym", "main=model_entry", str(code)], check=True, timeout=60)
-    return _gcc(machine, ["-DSTATIC", str(code)], driver)
-
-
 @cache
-def _dynamic_driver(machine: Machine, folder: Path) -> Path:
-    return _gcc(machine, [], folder / f"driver-{machine.target}")
-
-
-def _gcc(machine: Machine, options: Sequence[str], driver: Path) -> Path:
+def _driver(machine: Machine, folder: Path) -> Path:
+    """The C program."""
+    driver = folder / f"driver-{machine.target}"
     flags = ["-std=gnu99", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread", "-o", str(driver), str(HERE / "driver.c")]
-    subprocess.run([*machine.gcc, *flags, *options, "-ldl", "-Wl,--no-as-needed", "-lm"], check=True, timeout=120)
+    subprocess.run([*machine.gcc, *flags, "-ldl", "-Wl,--no-as-needed", "-lm"], check=True, timeout=120)
     return driver

@@ -118,14 +118,10 @@ def test_a_model_for_another_machine_is_made_and_saved_and_does_not_run_here(tar
 def test_a_model_leaves_as_a_webassembly_module(tmp_path):
     exe = tl.compile(perceptron(batch=2))
     files = exe.export_library(tmp_path / "m.wasm", target="wasm32")
-    assert [f.name for f in files] == ["m.wasm", "m.weights", "m.json"]
-    assert files[0].read_bytes()[:4] == b"\0asm"
-    described = json.loads(files[2].read_text())
-    assert described["weights"] == "m.weights" and [v["name"] for v in described["outputs"]] == ["probs", "hidden"]
+    assert [f.name for f in files] == ["m.wasm", "m.weights", "m.h", "m.json", "m.mjs"]
+    code = files[0].read_bytes()
+    assert code[:4] == b"\0asm" and b"tl_m_create_from_memory" in code and b"pthread" not in code
+    described = json.loads(files[3].read_text())
+    assert described["prefix"] == "tl_m" and [v["name"] for v in described["outputs"]] == ["probs", "hidden"]
     with pytest.raises(ArtifactError, match=r"exported as a module; name it m\.wasm"):
         exe.export_library(tmp_path / "m.so", target="wasm32")
-
-
-def test_a_shared_library_for_32_bit_arm_is_refused_with_what_to_do(tmp_path):
-    with pytest.raises(BuildError, match=r"export a static library \(\.a\)"):
-        tl.compile(perceptron(batch=2)).export_library(tmp_path / "libm.so", target="arm-linux-gnueabihf")

@@ -46,7 +46,7 @@ def test_kernels(machine, make, tmp_path):
 
 
 def test_a_perceptron_on_two_threads(machine, tmp_path):
-    """Wide enough that its loops are parallel. WebAssembly and objects for 32-bit Arm have no pool in this program."""
+    """Wide enough that its loops are parallel. WebAssembly has no pool."""
     graph = perceptron(batch=32, width=256)
     x = np.random.default_rng(5).standard_normal((32, 256), dtype=np.float32)
     artifact = compile_for(graph, machine.target)

@@ -5,19 +5,17 @@
     api.py         the C functions, as LLVM text: any triple, pointers of 32 or 64 bits
     module.py      kernels + planning + pool + C functions -> one object file
     archive.py     static libraries, and weights as an object file
-    arm_support.py what 32-bit Arm has no instructions for
     header.py      the header, the JSON description, the example program
 """
 
 from __future__ import annotations
 
 from tensorlang.codegen.library.archive import static_library, weights_object
-from tensorlang.codegen.library.arm_support import support_object
 from tensorlang.codegen.library.header import describe_json, example_text, header_text
 from tensorlang.codegen.library.interface import Interface, Status
 from tensorlang.codegen.library.module import data_object, library_object
 
 __all__ = [
     "Interface", "Status", "data_object", "describe_json", "example_text", "header_text", "library_object", "static_library",
-    "support_object", "weights_object",
+    "weights_object",
 ]  # fmt: skip

@@ -27,6 +27,12 @@ def header_text(interface: Interface, target: str) -> str:
     )  # fmt: skip
 
 
+def signature(interface: Interface) -> str:
+    """The model's name, inputs and outputs in one line that may stand in a comment."""
+    ins, outs = (", ".join(map(_declared, tensors)) for tensors in (interface.inputs, interface.outputs))
+    return f"{_comment(interface.model)}({ins}) -> {outs}"
+
+
 def _declared(tensor: Tensor) -> str:
     dims = ", ".join(show(d) for d in tensor.shape)
     note = "   (allocated by the library)" if tensor.told else ""

@@ -12,9 +12,10 @@ from tensorlang.codegen.library.planning import planning_source
 from tensorlang.codegen.library.program import NPY_SOURCE, program_text
 from tensorlang.codegen.native import backend
 from tensorlang.codegen.native.compile import NoStore, Store, bitcode, check_features, compiler_fingerprint
-from tensorlang.codegen.native.pool_code import pool_source
+from tensorlang.codegen.native.pool_code import pool_source, with_serial_pool
 from tensorlang.codegen.native.source import split_functions
 from tensorlang.codegen.native.target import CpuTarget, initialize_llvm, target_machine
+from tensorlang.codegen.wasm import NO_SYSTEM
 
 PROGRAM = "tl.program"
 # what the runtime calls when it loads the library: `main` and the pool, after the prefix and two underscores
@@ -47,9 +48,10 @@ def library_object(
         BuildError: the target lacks a feature that an instruction needs, or the pool is not written for it.
     """
     store = store or NoStore()
-    exports = [*api_names(interface), *runtime_names(interface)]
+    exports = [*api_names(interface), *(runtime_names(interface) if target.has_threads else ())]
     planning, messages = planning_source(interface, target.pointer_bits // 8)
-    around = pool_source(target) + "\n\n" + planning  # a module's imports are those before its first function
+    # a module's imports are those before its first function
+    around = pool_source(target) + "\n\n" + planning if target.has_threads else with_serial_pool(planning)
     text = api_text(interface, target, messages, weights=weights)
     if program:
         exports = ["main"]
@@ -66,8 +68,10 @@ def library_object(
     module.link_in(_part(around, target, None))
     machine = target_machine(target)
     header = f'target triple = "{target.triple}"\ntarget datalayout = "{machine.target_data}"\n'
-    aliases = "" if program else "\n".join(_runtime_entry(interface, name) for name in RUNTIME)
+    aliases = "" if program or not target.has_threads else "\n".join(_runtime_entry(interface, name) for name in RUNTIME)
     module.link_in(llvm.parse_assembly(header + text + aliases))
+    if not target.has_threads:
+        module.link_in(llvm.parse_assembly(header + NO_SYSTEM))
     _keep_only(module, frozenset(exports))
     module.verify()
     backend.optimise(module, target)

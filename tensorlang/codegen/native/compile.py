@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import tensorlang
 from tensorlang.codegen.elf import link_shared
 from tensorlang.codegen.native import backend
+from tensorlang.codegen.native.arm_support import support_objects
 from tensorlang.codegen.native.forked import forked_map
 from tensorlang.codegen.native.pool_code import pool_source, with_serial_pool
 from tensorlang.codegen.native.source import SourceFunction, prelude_of, split_functions
@@ -76,7 +77,7 @@ def compile_source(
         source: text of the module, in the format of `codegen.intrinsics`.
         target: machine to compile for; this one by default.
         emit: "library", "object", "asm" or "llvm". A library exports the kernels and programs. It is an ELF shared library; for
-            32-bit Arm, which our linker does not know, the object; for WebAssembly a module, with a serial `pool_parallel_for`.
+            WebAssembly a module, with a serial `pool_parallel_for`.
         store: asked first, and given what was made; nothing is kept by default.
 
     Returns:
@@ -102,10 +103,8 @@ def compile_source(
         exports = [f.name for f in functions if f.kind in _EXPORTED]
         if target.architecture == "wasm32":
             result = link_module(_machine_code(source, functions, target, "object"), exports)
-        elif target.pointer_bits != 64:  # our linker does not know it
-            result = _machine_code(source, functions, target, "object")
         else:
-            result = link_shared(_objects(source, functions, target, store), exports)
+            result = link_shared([*_objects(source, functions, target, store), *support_objects(target)], exports)
     store.put(key, result)
     return result
 

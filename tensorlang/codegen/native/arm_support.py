@@ -7,6 +7,8 @@ and its remainder in four. A division by zero gives the quotient 0; emitted code
 
 from __future__ import annotations
 
+from functools import cache
+
 import llvmlite.binding as llvm
 
 from tensorlang.codegen.native import backend
@@ -197,8 +199,11 @@ define arm_aapcscc i64 @__aeabi_f2lz(float %f) {
 """
 
 
-def support_object(target: CpuTarget) -> bytes:
-    """The functions as a relocatable object for a 32-bit Arm."""
+@cache
+def support_objects(target: CpuTarget) -> tuple[bytes, ...]:
+    """What is linked into every shared library for `target`: the functions as a relocatable object, on a 32-bit Arm."""
+    if target.architecture != "armv7":
+        return ()
     initialize_llvm()
     header = f'target triple = "{target.triple}"\ntarget datalayout = "{target_machine(target).target_data}"\n'
     divisions = "".join(
@@ -207,4 +212,4 @@ def support_object(target: CpuTarget) -> bytes:
     module = llvm.parse_assembly(header + divisions + _REST)
     module.verify()
     backend.optimise(module, target)
-    return backend.emit(module, target, "object")
+    return (backend.emit(module, target, "object"),)
