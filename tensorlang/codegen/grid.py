@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 
-from tensorlang.codegen.barriers import is_barrier, place_barriers, read, written
+from tensorlang.codegen.barriers import is_barrier, is_commit, place_barriers, read, waits_for, written
 from tensorlang.codegen.emit import EmittedKernel, Emitter
 from tensorlang.errors import BuildError
 from tensorlang.ir.buffer import Buffer
@@ -64,6 +64,7 @@ class GridEmitter(Emitter):
 
     shared_bytes: int  # what a block may share
     private_bytes: int  # what a thread may keep in an array of its own
+    asynchronous = False  # whether there are copies that arrive later than they are made
 
     def __init__(self, func: PrimFunc, name: str):
         super().__init__(func, name)
@@ -99,6 +100,14 @@ class GridEmitter(Emitter):
         """The end of what was opened."""
 
     def barrier(self, depth: int) -> None:
+        raise NotImplementedError
+
+    def commit(self, depth: int) -> None:
+        """The end of a group of asynchronous copies."""
+        raise NotImplementedError
+
+    def wait(self, pending: int, depth: int) -> None:
+        """Wait for all groups of copies but the last `pending`."""
         raise NotImplementedError
 
     def declare_shared(self, buffer: Buffer, size: int) -> None:
@@ -143,7 +152,7 @@ class GridEmitter(Emitter):
         return GridKernel(self.name, text, tuple(params), space, (), tuple(launches), outputs, sizes, aligned)
 
     def _launch(self, nest: Stmt, function: str) -> tuple[Launch, str]:
-        nest = place_barriers(nest, self.private)
+        nest = place_barriers(nest, self.private, self.asynchronous)
         self.lines, self.prologue, self.shared = [], [], 0
         self.threads = self._most_threads(nest)
         blocks: list[Expr] = [const(1)] * 3
@@ -201,6 +210,10 @@ class GridEmitter(Emitter):
                 self._together(c, depth)
         elif is_barrier(s):
             self.barrier(depth)
+        elif is_commit(s):
+            self.commit(depth)
+        elif (pending := waits_for(s)) is not None:
+            self.wait(pending, depth)
         elif axis_of(s, "threadIdx") is not None:
             self._threads(s, depth)
         elif isinstance(s, Allocate):

@@ -18,14 +18,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from math import prod
 
-from tensorlang.codegen.barriers import grid_program
+from tensorlang.codegen.barriers import async_copies, grid_program
 from tensorlang.codegen.cuda import vocabulary
 from tensorlang.codegen.expr_printer import ExprPrinter
-from tensorlang.codegen.grid import AXES, GridEmitter, GridKernel, axis_of, binds, cross_thread, is_one_block
+from tensorlang.codegen.grid import AXES, GridEmitter, GridKernel, Launch, axis_of, binds, cross_thread, is_one_block
 from tensorlang.errors import BuildError
 from tensorlang.ir.buffer import Buffer
 from tensorlang.ir.expr import Expr, const, floormod, load, ne, not_, or_, rebuild, var
-from tensorlang.ir.stmt import Allocate, For, MultiStore, PrimFunc, Stmt, Store
+from tensorlang.ir.intrinsics import ASYNC_COPY
+from tensorlang.ir.stmt import Allocate, For, If, MultiStore, PrimFunc, Stmt, Store
 from tensorlang.ir.tree import path_to
 from tensorlang.ir.visitor import (
     children,
@@ -54,6 +55,7 @@ MOST_THREADS = 1024  # of a block
 COMBINED = {"add": "sum", "mul": "prod", "max": "max", "min": "min"}  # by operator: what threads combine together
 EXCHANGED = ("f32", "f64", "i32", "i64")  # types of registers that they exchange
 VECTOR_BYTES = 16  # of the widest access to memory
+ASYNC_BYTES = (4, 8, 16)  # that one asynchronous copy moves
 VECTOR_LANES = (2, 4)
 VECTOR_TYPES = ("f32", "f64", "i32", "i64")
 _ATOM = 12  # how tightly brackets bind (see `expr_printer`)
@@ -73,7 +75,9 @@ def emit_cuda_kernel(func: PrimFunc, name: str, trace: str = "", vectors: bool =
 
 def private_arrays(func: PrimFunc) -> set[Buffer]:
     """Arrays of a block of which no two threads touch one element; each thread gets its part of them to itself."""
-    private = {b for b in _block_arrays(func.body) if _is_private(func.body, b)}
+    copies = [s.body for s in walk_stmt(func.body) if isinstance(s, For) and s.annotations.get(ASYNC_COPY)]
+    copied = {s.buffer for s in copies if isinstance(s, Store)}
+    private = {b for b in _block_arrays(func.body) if b not in copied and _is_private(func.body, b)}
     if not is_one_block(func.body, private, SHARED_BYTES):
         private &= {b for s in walk_stmt(func.body) if axis_of(s, "blockIdx") is not None for b in _block_arrays(s)}
     return private
@@ -82,7 +86,7 @@ def private_arrays(func: PrimFunc) -> set[Buffer]:
 def cuda_program(func: PrimFunc) -> PrimFunc:
     """A lowered program with the barriers and launches that are emitted for it: what `ir.races` judges."""
     private = private_arrays(func)
-    return grid_program(func, private, is_one_block(func.body, private, SHARED_BYTES))
+    return grid_program(func, private, is_one_block(func.body, private, SHARED_BYTES), asynchronous=True)
 
 
 class CudaPrinter(ExprPrinter):
@@ -99,6 +103,7 @@ class CudaEmitter(GridEmitter):
     reserved = RESERVED
     shared_bytes = SHARED_BYTES
     private_bytes = PRIVATE_BYTES
+    asynchronous = True
 
     def __init__(self, func: PrimFunc, name: str, vectors: bool = True):
         private = private_arrays(func)
@@ -108,7 +113,12 @@ class CudaEmitter(GridEmitter):
 
         self.of_thread = self.private | _thread_arrays(self.func.body)
         self.vectors = vectors
+        self.copies: dict[For, Buffer] = {}
         self.expr = CudaPrinter(self.spell, self.spell, self.ranges)
+
+    def _launch(self, nest: Stmt, function: str) -> tuple[Launch, str]:
+        self.copies = async_copies(nest)
+        return super()._launch(nest, function)
 
     def function(self, name: str, params: list[Buffer | Expr]) -> str:
         typed = ", ".join(
@@ -140,6 +150,12 @@ class CudaEmitter(GridEmitter):
     def barrier(self, depth: int) -> None:
         self.line(depth, "cuda.syncthreads()")
 
+    def commit(self, depth: int) -> None:
+        self.line(depth, "copy_commit()")
+
+    def wait(self, pending: int, depth: int) -> None:
+        self.line(depth, f"copy_wait{pending}()")
+
     def declare_shared(self, buffer: Buffer, size: int) -> None:
         kind = "local" if buffer in self.private else "shared"
         self.prologue.append(f"    {self.spell(buffer)} = cuda.{kind}.array({size}, {_type(buffer)})")
@@ -161,28 +177,67 @@ class CudaEmitter(GridEmitter):
     def _for(self, s: For, depth: int) -> None:
         """A loop of one thread. A vectorized one that copies or computes neighbouring elements, at places that are proved to be
         multiples of its length, reads and writes them by one instruction; any other is a loop."""
+        if s in self.copies and self._async_copy(s, depth):
+            return
         if s.kind != "vectorized" or not self._wide(s, depth):
             super()._for(s, depth)
 
+    def _async_copy(self, loop: For, depth: int) -> bool:
+        """Copies from global to shared memory that the thread does not wait for: of a whole vector if both lie where one may,
+        else of elements. What a condition excludes comes as zeros. False where elements are too small for that."""
+        s, lanes = loop.body, loop.extent.value if loop.extent.op == "const" else 0
+        assert isinstance(s, Store)
+        (source,) = loads(s.value)
+        nbytes = source.value.dtype.nbytes
+        guards = list(next(iter(_conditions(s.value)[source])))
+        same = self._guards({tuple(guards)}, loop)
+        if same is not None and lanes * nbytes in ASYNC_BYTES:
+            places = [self._vector_place(b, i, loop) for b, i in ((s.buffer, s.indices[0]), (source.value, source.args[0]))]
+            if None not in places:
+                to, at = (self.expr(e) for e in places if e is not None)
+                self._copy(lanes, s.buffer, to, source.value, at, same, depth)
+                return True
+        if nbytes not in ASYNC_BYTES:
+            return False
+        for n in range(lanes):
+            lane = {loop.var: const(n)}
+            to, at = (self.expr(simplify(substitute(e, lane), self.ranges)) for e in (s.indices[0], source.args[0]))
+            self._copy(1, s.buffer, to, source.value, at, [substitute(c, lane) for c in guards], depth)
+        return lanes > 0
+
+    def _copy(self, count: int, to: Buffer, index: str, source: Buffer, at: str, guards: list[Expr], depth: int) -> None:
+        """`count` elements. Where a condition does not hold nothing is read, whatever the place would be."""
+        arguments = [self.spell(to), index, self.spell(source), at]
+        if guards:
+            arguments.append(self.conjunction([f"({self.expr(c)})" for c in guards]))
+        self.line(depth, f"copy_async{count}{'_if' if guards else ''}({', '.join(arguments)})")
+
     def _wide(self, loop: For, depth: int) -> bool:
         s, lanes = loop.body, loop.extent.value if loop.extent.op == "const" else 0
+        if isinstance(s, If) and s.else_ is None and lanes in VECTOR_LANES:
+            guard = self._uniform(s.cond, loop)
+            if guard is None or not isinstance(s.then, Store):
+                return False
+            before = len(self.lines)
+            self.open_if(self.expr(guard), depth)
+            if not self._wide(replace(loop, body=s.then), depth + 1):
+                del self.lines[before:]
+                return False
+            self.close(depth)
+            return True
         if not isinstance(s, Store) or lanes not in VECTOR_LANES:
             return False
         places = {e: self._vector_place(e.value, e.args[0], loop) for e in dict.fromkeys(loads(s.value))}
         target = self._vector_place(s.buffer, s.indices[0], loop)
-        under = _conditions(s.value)
-        wide = {
-            e: at
-            for e, at in places.items()
-            if at is not None and len(under[e]) == 1 and not any(loop.var in free_vars(c) for c in next(iter(under[e])))
-        }
+        under = {e: found for e, at in _conditions(s.value).items() if (found := self._guards(at, loop)) is not None}
+        wide = {e: at for e, at in places.items() if at is not None and e in under}
         if target is None and not wide:
             return False
         taken = {e: self.temporary("w") for e in wide}
         for e, at in wide.items():
             assert at is not None
             text = f"load{lanes}({self.spell(e.value)}, {self.expr(at)})"
-            if guards := [f"({self.expr(c)})" for c in next(iter(under[e]))]:  # elsewhere the element may not exist
+            if guards := [f"({self.expr(c)})" for c in under[e]]:  # elsewhere the element may not exist
                 zeros = ", ".join([f"{_type(e.value)}(0)"] * lanes)
                 text = f"{text} if {self.conjunction(guards)} else ({zeros})"
             self.line(depth, f"{taken[e]} = {text}")
@@ -200,6 +255,30 @@ class CudaEmitter(GridEmitter):
         texts = [f"{_type(s.buffer)}({self.expr(store.value)})" for store in values]
         self.line(depth, f"store{lanes}({self.spell(s.buffer)}, {self.expr(target)}, ({', '.join(texts)}))")
         return True
+
+    def _guards(self, conditions: set[tuple[Expr, ...]], loop: For) -> list[Expr] | None:
+        """The conditions under which a load happens, if they are the same in all iterations of `loop`."""
+        if len(conditions) != 1:
+            return None
+        found = [self._uniform(c, loop) for c in next(iter(conditions))]
+        return None if None in found else [c for c in found if c is not None]
+
+    def _uniform(self, cond: Expr, loop: For) -> Expr | None:
+        """`cond` without the loop's variable, if it is the same in all iterations: 4*i + v < 1000 for v in 4 -> 4*i < 1000."""
+        if loop.var not in free_vars(cond):
+            return cond
+        if cond.op == "and":
+            parts = [self._uniform(c, loop) for c in cond.args]
+            return None if None in parts else rebuild(cond, tuple(c for c in parts if c is not None))
+        if cond.op != "lt":
+            return None
+        left, right = cond.args
+        form = linear_form(left - right, {loop.var})
+        ranges = {v: n for v, n in self.ranges.items() if v is not loop.var}
+        whole = form is not None and form[0].get(loop.var) == 1
+        if form is None or not whole or simplify(floormod(form[1], loop.extent), ranges) is not const(0):
+            return None
+        return substitute(cond, {loop.var: const(0)})
 
     def _vector_place(self, buffer: Buffer, index: Expr, loop: For) -> Expr | None:
         """The first of the neighbouring elements at `index` in the iterations of `loop`, if a vector may lie there."""

@@ -313,6 +313,89 @@ def _wide(lanes: int) -> tuple[Any, Any]:
 load2, store2 = _wide(2)
 load4, store4 = _wide(4)
 
+# -- copies into shared memory that a thread does not wait for --------------------------------------------------------------
+def _asynchronous(count: int) -> tuple[Any, Any]:
+    """`copy_async<n>(shared, i, array, j)`: elements j to j + n - 1 to places i to i + n - 1, in one `cp.async`. With `_if`, a
+    condition follows: where it does not hold, zeros come, and nothing is read."""
+    if config.ENABLE_CUDASIM:  # copies arrive at once
+
+        def simulated(shared, i, array, j):  # type: ignore[no-untyped-def]
+            assert i % count == 0 and j % count == 0, f"{i} or {j} is no place for a vector of {count}"
+            for n in range(count):
+                shared[i + n] = array[j + n]
+
+        def simulated_if(shared, i, array, j, wanted):  # type: ignore[no-untyped-def]
+            for n in range(count):
+                shared[i + n] = array[j + n] if wanted else 0
+
+        return simulated, simulated_if
+
+    def generate(context, builder, signature, args, wanted):  # type: ignore[no-untyped-def]
+        to_type, _, from_type = signature.args[:3]
+        element = context.get_data_type(to_type.dtype)
+        nbytes = count * context.get_abi_sizeof(element)
+        shared = context.make_array(to_type)(context, builder, args[0]).data
+        place = builder.gep(builder.bitcast(shared, ir.PointerType(element)), [args[1]])
+        near = builder.addrspacecast(place, ir.PointerType(element, 3))
+        zero = ir.Constant(args[3].type, 0)
+        index = args[3] if wanted is None else builder.select(wanted, args[3], zero)  # an address that exists
+        data = args[2]
+        if isinstance(from_type, types.Array):
+            data = context.make_array(from_type)(context, builder, data).data
+        source = builder.gep(builder.bitcast(data, ir.PointerType(element)), [index])
+        size = ir.Constant(ir.IntType(32), nbytes)
+        brought = size if wanted is None else builder.select(wanted, size, ir.Constant(ir.IntType(32), 0))
+        kind = "cg" if nbytes == 16 else "ca"
+        operands = [builder.ptrtoint(near, ir.IntType(32)), builder.ptrtoint(source, ir.IntType(64)), brought]
+        text = f"cp.async.{kind}.shared.global [$0], [$1], {nbytes}, $2;"  # generic addresses of global memory are its own
+        call = ir.FunctionType(ir.VoidType(), [o.type for o in operands])
+        builder.asm(call, text, "r,l,r,~{memory}", operands, side_effect=True)
+        return context.get_dummy_value()
+
+    @intrinsic
+    def copy(typing_context, shared, i, array, j):  # type: ignore[no-untyped-def]
+        def code(context, builder, signature, args):  # type: ignore[no-untyped-def]
+            return generate(context, builder, signature, args, None)
+
+        return types.void(shared, types.int64, array, types.int64), code
+
+    @intrinsic
+    def copy_if(typing_context, shared, i, array, j, wanted):  # type: ignore[no-untyped-def]
+        def code(context, builder, signature, args):  # type: ignore[no-untyped-def]
+            return generate(context, builder, signature, args, args[4])
+
+        return types.void(shared, types.int64, array, types.int64, types.boolean), code
+
+    return copy, copy_if
+
+
+copy_async1, copy_async1_if = _asynchronous(1)
+copy_async2, copy_async2_if = _asynchronous(2)
+copy_async4, copy_async4_if = _asynchronous(4)
+copy_async8, copy_async8_if = _asynchronous(8)
+
+def _statement(text: str) -> Any:
+    """A function of no arguments: an instruction that orders copies; in the simulator there is nothing to order."""
+    if config.ENABLE_CUDASIM:
+        return lambda: None
+
+    @intrinsic
+    def statement(typing_context):  # type: ignore[no-untyped-def]
+        def code(context, builder, signature, args):  # type: ignore[no-untyped-def]
+            builder.asm(ir.FunctionType(ir.VoidType(), []), text, "~{memory}", [], side_effect=True)
+            return context.get_dummy_value()
+
+        return types.void(), code
+
+    return statement
+
+
+copy_commit = _statement("cp.async.commit_group;")  # the copies that this thread began since the last one are a group
+# All groups of this thread but the last n have arrived.
+(copy_wait0, copy_wait1, copy_wait2, copy_wait3, copy_wait4, copy_wait5, copy_wait6, copy_wait7) = (
+    _statement(f"cp.async.wait_group {n};") for n in range(8)
+)
+
 if config.ENABLE_CUDASIM:  # Python's own refuse infinities and NaN
     floor, ceil, trunc, round = np.floor, np.ceil, np.trunc, np.rint
 

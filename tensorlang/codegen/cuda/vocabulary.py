@@ -10,4 +10,6 @@ FUNCTIONS = (
 )  # fmt: skip
 COLLECTIVES = tuple(f"{who}_{kind}" for who in ("warp", "block") for kind in ("sum", "prod", "max", "min"))
 WIDE = ("load2", "load4", "store2", "store4")  # of neighbouring elements by one instruction
-NAMES = frozenset(["cuda", "launch", *TYPES, *FUNCTIONS, *COLLECTIVES, *WIDE])
+COPIES = tuple(f"copy_async{n}{under}" for n in (1, 2, 4, 8) for under in ("", "_if"))
+ORDER = ("copy_commit", *(f"copy_wait{n}" for n in range(8)))
+NAMES = frozenset(["cuda", "launch", *TYPES, *FUNCTIONS, *COLLECTIVES, *WIDE, *COPIES, *ORDER])
