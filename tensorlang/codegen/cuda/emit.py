@@ -24,6 +24,7 @@ from tensorlang.codegen.expr_printer import ExprPrinter
 from tensorlang.codegen.grid import AXES, GridEmitter, GridKernel, Launch, axis_of, binds, cross_thread, is_one_block
 from tensorlang.errors import BuildError
 from tensorlang.ir.buffer import Buffer
+from tensorlang.ir.dtype import DType
 from tensorlang.ir.expr import Expr, const, floormod, load, ne, not_, or_, rebuild, var
 from tensorlang.ir.intrinsics import ASYNC_COPY
 from tensorlang.ir.stmt import Allocate, For, If, MultiStore, PrimFunc, Stmt, Store
@@ -56,8 +57,8 @@ COMBINED = {"add": "sum", "mul": "prod", "max": "max", "min": "min"}  # by opera
 EXCHANGED = ("f32", "f64", "i32", "i64")  # types of registers that they exchange
 VECTOR_BYTES = 16  # of the widest access to memory
 ASYNC_BYTES = (4, 8, 16)  # that one asynchronous copy moves
-VECTOR_LANES = (2, 4)
-VECTOR_TYPES = ("f32", "f64", "i32", "i64")
+VECTOR_LANES = (2, 4, 8)
+VECTOR_TYPES = ("f32", "f64", "i32", "i64", "f16", "bf16")
 _ATOM = 12  # how tightly brackets bind (see `expr_printer`)
 
 
@@ -90,9 +91,16 @@ def cuda_program(func: PrimFunc) -> PrimFunc:
 
 
 class CudaPrinter(ExprPrinter):
-    """Truth values are bytes in memory: numba-cuda does not convert what it reads."""
+    """Truth values are bytes in memory, and halves their bits: numba-cuda does not convert what it reads."""
 
     def _scalar(self, e: Expr) -> tuple[str, int]:
+        if e.op == "cast" and is_half(e.dtype):
+            (inner,) = e.args
+            wide = inner.dtype.name == "f32" or (inner.dtype.name, e.dtype.name) == ("f64", "f16")
+            return f"to_{e.dtype}({self(inner) if wide else f'f32({self(inner)})'})", _ATOM
+        if e.op == "cast" and is_half(e.args[0].dtype):
+            text = f"from_{e.args[0].dtype}({self(e.args[0])})"
+            return (text if e.dtype.name == "f32" else f"{e.dtype}({text})"), _ATOM
         text, level = super()._scalar(e)
         return (f"({text} != 0)", _ATOM) if e.op == "load" and e.dtype.is_bool else (text, level)
 
@@ -356,9 +364,14 @@ def _thread_arrays(s: Stmt, inside: bool = False) -> set[Buffer]:
 
 
 def _type(buffer: Buffer) -> str:
-    if buffer.dtype.name in ("bf16", "f16"):
-        raise BuildError(f"target 'cuda' has no arrays of {buffer.dtype} yet: {buffer.name}; cast to f32 before")
+    if is_half(buffer.dtype):
+        return "u16"
     return "u8" if buffer.dtype.is_bool else buffer.dtype.name
+
+
+def is_half(dtype: DType) -> bool:
+    """Whether values of a type lie in memory in 16 bits, and are f32 in registers."""
+    return dtype.name in ("bf16", "f16")
 
 
 # -- arrays of a block whose elements belong to one thread each ------------------------------------------------------------

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 from numba import (
     boolean,
@@ -189,6 +190,40 @@ def sigmoid(x):  # type: ignore[no-untyped-def]
     return one / (one + math.exp(-x))
 
 
+# -- halves: 16 bits in memory, f32 in registers ---------------------------------------------------------------------------
+def _conversion(name: str) -> Any:
+    """`from_<half>(bits)`: its value, an f32. `to_<half>(x)`: the bits of the nearest half, to even."""
+    narrow = name.startswith("to_")
+    if config.ENABLE_CUDASIM:
+        half = np.float16 if name.endswith("_f16") else ml_dtypes.bfloat16
+
+        def simulated(x):  # type: ignore[no-untyped-def]
+            with np.errstate(all="ignore"):
+                return half(x).view(np.uint16) if narrow else np.float32(np.uint16(x).view(half))
+
+        return simulated
+
+    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        (x,) = args
+        i16, i32, single = ir.IntType(16), ir.IntType(32), ir.FloatType()
+        if name == "to_f16":
+            return builder.bitcast(builder.fptrunc(x, ir.HalfType()), i16)
+        if name == "from_f16":
+            return builder.fpext(builder.bitcast(x, ir.HalfType()), single)
+        if name == "to_bf16":
+            return builder.asm(ir.FunctionType(i16, [single]), "cvt.rn.bf16.f32 $0, $1;", "=h,f", [x], side_effect=False)
+        return builder.bitcast(builder.shl(builder.zext(x, i32), ir.Constant(i32, 16)), single)
+
+    @intrinsic
+    def convert(typing_context, x):  # type: ignore[no-untyped-def]
+        wide = types.float64 if x == types.float64 and name == "to_f16" else types.float32
+        return (types.uint16(wide) if narrow else types.float32(types.uint16)), generate
+
+    return convert
+
+
+from_bf16, from_f16, to_bf16, to_f16 = map(_conversion, ("from_bf16", "from_f16", "to_bf16", "to_f16"))
+
 # -- what threads do together ----------------------------------------------------------------------------------------------
 def _together(kind: str, combine: Any) -> tuple[Any, Any]:
     """`warp_<kind>(x)`: all of a warp's values combined, for each of its threads. `block_<kind>(x, parts)`: the same of a
@@ -312,6 +347,7 @@ def _wide(lanes: int) -> tuple[Any, Any]:
 
 load2, store2 = _wide(2)
 load4, store4 = _wide(4)
+load8, store8 = _wide(8)
 
 # -- copies into shared memory that a thread does not wait for --------------------------------------------------------------
 def _asynchronous(count: int) -> tuple[Any, Any]:
