@@ -25,7 +25,7 @@ from tensorlang.ir.dtype import i32
 from tensorlang.ir.expr import Expr, call, const, eq, ne, or_
 from tensorlang.ir.intrinsics import ASYNC_COPY, BARRIER, COMMIT, LAUNCH, WAIT
 from tensorlang.ir.stmt import Allocate, Evaluate, For, If, MultiStore, PrimFunc, Seq, Stmt, Store
-from tensorlang.ir.visitor import free_vars, loads, own_exprs, walk, walk_stmt
+from tensorlang.ir.visitor import free_vars, loads, own_exprs, rewrite_stmt, walk, walk_stmt
 from tensorlang.symbolic.access import Access, every_access
 from tensorlang.symbolic.conflict import Sides, conflict
 
@@ -114,10 +114,12 @@ class _Placer:
         return any(not self._apart(path, one, two, b) for b in common)
 
     def _apart(self, path: tuple[Stmt, ...], one: Stmt, two: Stmt, buffer: Buffer) -> bool:
-        """Whether two statements use different slots of a buffer in each iteration of a loop around them."""
+        """Whether two statements use different slots of a buffer in each iteration of a loop around them, or as copies that
+        come before that loop."""
         around = {s.var for s in path if isinstance(s, For) and s.var not in self.axes}
         sides = [[a for a in every_access((*path, c)) if a.buffer is buffer] for c in (one, two)]
-        if not all(any(_goes_round(i, around) for i in a.indices) for accesses in sides for a in accesses):
+        moving = all(any(_goes_round(i, around) for i in a.indices) for accesses in sides for a in accesses)
+        if not moving and not (self._copies(one) and self._copies(two)):
             return False
         shared = _loops(path)
         for a in sides[0]:
@@ -240,6 +242,16 @@ def grid_program(
         return Seq(tuple(made[:-1]))
 
     return replace(func, body=launches(func.body))
+
+
+def with_barriers(func: PrimFunc, private: Set[Buffer], one_block: bool, asynchronous: bool) -> PrimFunc:
+    """As `grid_program`, without the ends of launches."""
+    program = grid_program(func, private, one_block, asynchronous)
+    return program.with_body(rewrite_stmt(program.body, _without_launches))
+
+
+def _without_launches(s: Stmt) -> Stmt | None:
+    return Seq(tuple(c for c in s.stmts if not is_launch(c))) if isinstance(s, Seq) else None
 
 
 def is_barrier(s: Stmt) -> bool:

@@ -64,7 +64,6 @@ class GridEmitter(Emitter):
 
     shared_bytes: int  # what a block may share
     private_bytes: int  # what a thread may keep in an array of its own
-    asynchronous = False  # whether there are copies that arrive later than they are made
 
     def __init__(self, func: PrimFunc, name: str):
         super().__init__(func, name)
@@ -152,7 +151,7 @@ class GridEmitter(Emitter):
         return GridKernel(self.name, text, tuple(params), space, (), tuple(launches), outputs, sizes, aligned)
 
     def _launch(self, nest: Stmt, function: str) -> tuple[Launch, str]:
-        nest = place_barriers(nest, self.private, self.asynchronous)
+        nest = self.with_barriers(nest)
         self.lines, self.prologue, self.shared = [], [], 0
         self.threads = self._most_threads(nest)
         blocks: list[Expr] = [const(1)] * 3
@@ -163,6 +162,14 @@ class GridEmitter(Emitter):
         rank = max((d + 1 for d in range(3) if blocks[d] is not const(1) or self.threads[d] > 1), default=1)
         launch = Launch(function, tuple(map(self.spell, used)), tuple(blocks[:rank]), tuple(self.threads[:rank]))
         return launch, self.function(function, used)
+
+    def with_barriers(self, nest: Stmt) -> Stmt:
+        """A nest of the program with the barriers that its threads need."""
+        return place_barriers(nest, self.private)
+
+    def together(self, s: Stmt) -> bool:
+        """Whether the threads of dimension x go through a nest that is not bound to them together."""
+        return False
 
     def _most_threads(self, nest: Stmt) -> list[int]:
         """Threads along each dimension: as many as the longest loop bound to it."""
@@ -277,7 +284,8 @@ class GridEmitter(Emitter):
             )
         used = {d for d, _ in bound}
         guards = [f"{self.thread(d)} < {n.extent.value}" for d, n in bound if n.extent.value < self.threads[d]]
-        guards += [f"{self.thread(d)} == 0" for d in range(3) if self.threads[d] > 1 and d not in used]
+        alone = [d for d in range(3) if self.threads[d] > 1 and d not in used]
+        guards += [f"{self.thread(d)} == 0" for d in alone if d > 0 or not self.together(s)]
         inner = depth + 1 if guards else depth
         if guards:
             self.open_if(self.conjunction(guards), depth)
@@ -304,7 +312,7 @@ class GridEmitter(Emitter):
 
     def _one_thread(self, s: Stmt, depth: int) -> None:
         """What is bound to no threads is done by one."""
-        guards = [f"{self.thread(d)} == 0" for d in range(3) if self.threads[d] > 1]
+        guards = [f"{self.thread(d)} == 0" for d in range(3) if self.threads[d] > 1 and (d > 0 or not self.together(s))]
         if guards:
             self.open_if(self.conjunction(guards), depth)
             self.stmt(s, depth + 1)

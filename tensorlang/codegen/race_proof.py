@@ -26,14 +26,15 @@ from tensorlang.codegen.barriers import (
     is_thread_loop,
     waits_for,
 )
+from tensorlang.codegen.warps import Call, calls_in
 from tensorlang.ir.buffer import Buffer
 from tensorlang.ir.expr import Expr, and_, const, le, lt, ne, or_
 from tensorlang.ir.reduction import CROSS_THREAD
 from tensorlang.ir.stmt import Allocate, For, If, PrimFunc, Seq, Stmt, Store
-from tensorlang.ir.visitor import children, free_vars, loads, walk_stmt
+from tensorlang.ir.visitor import children, free_vars, loads, substitute, walk_stmt
 from tensorlang.symbolic.access import Access, every_access
 from tensorlang.symbolic.conflict import Counterexample, Sides, conflict
-from tensorlang.symbolic.integer_set import Unknown
+from tensorlang.symbolic.integer_set import Unknown, evaluate
 from tensorlang.symbolic.interval import Interval
 
 DIMENSIONS = "xyz"
@@ -114,6 +115,7 @@ class _Prover:
                 self.axes[s.var] = s.kind
                 if CROSS_THREAD in s.annotations:
                     self.combined[s.var] = {t.buffer for t in walk_stmt(s) if isinstance(t, Store)}
+        self.warps = calls_in(func.body)
         self.of_thread = _allocated(func.body, "threadIdx.")
         self.of_block = _allocated(func.body, "blockIdx.")
         self.sizes = {v: Interval(0, None) for v in _size_vars(func)}
@@ -245,11 +247,13 @@ class _Prover:
             return
         self.pairs += 1
         positions = [self._positions(access, kind) for access in (a, b)]
+        anyone = kind == "threadIdx." and any(map(self._by_any_lane, (a, b)))
 
         def apart(sides: Sides) -> Expr:
-            differ: Expr = const(not kind)
+            differ: Expr = const(not kind or anyone)
             for v, w in zip(*positions, strict=True):
-                differ = or_(differ, ne(const(0) if v is None else sides[0][v], const(0) if w is None else sides[1][w]))
+                x, y = (const(0) if e is None else substitute(e, side) for e, side in zip((v, w), sides, strict=True))
+                differ = or_(differ, ne(x, y))
             if carrier is None:
                 return differ
             t, u = sides[0][carrier.var], sides[1][carrier.var]
@@ -273,14 +277,25 @@ class _Prover:
             for v, _ in access.loops
             if v in self.axes and access.buffer not in self.combined.get(v, ())
         }
-        return [bound.get(f"{kind}{d}") for d in DIMENSIONS]
+        found: list[Expr | None] = [bound.get(f"{kind}{d}") for d in DIMENSIONS]
+        if kind == "threadIdx." and (call := self._warp(access)) is not None and found[0] is None:
+            found[0] = call.lane(access.buffer)
+        return found
+
+    def _warp(self, access: Access) -> Call | None:
+        """The instruction of a warp that makes an access."""
+        return next((self.warps[v] for v, _ in access.loops if v in self.warps), None)
+
+    def _by_any_lane(self, access: Access) -> bool:
+        call = self._warp(access)
+        return call is not None and not call.role(access.buffer)
 
     def _told(self, found: Counterexample, on_its_way: bool) -> Races:
         sides = []
         for access, values in zip(found.accesses, (found.first, found.second), strict=True):
             at: list[Place] = []
             for kind in ("blockIdx.", "threadIdx."):
-                x, y, z = (values.get(v, 0) if v is not None else 0 for v in self._positions(access, kind))
+                x, y, z = (0 if e is None else evaluate(e, values) for e in self._positions(access, kind))
                 at.append((x, y, z))
             sides.append((access.verb, at[0], at[1]))
         (one, block, thread), (two, other_block, other_thread) = sides

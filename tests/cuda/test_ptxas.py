@@ -70,7 +70,7 @@ def test_a_large_product_moves_vectors_and_two_blocks_fit():
 def test_the_assembler_knows_how_large_a_block_is():
     """Else it may give a thread of 1024 more than the 64 registers that each can have."""
     ptx = build(dense(128, 128, 64), target="cuda").inspect("ptx")
-    assert re.search(r"\.entry dense\([^)]*\)\s+\.maxntid 16, 16, 1\s+\{", ptx)
+    assert re.search(r"\.entry dense\([^)]*\)\s+\.maxntid 16, 16, 1\s+\.minnctapersm 1\s+\{", ptx)
 
 
 def test_a_block_has_at_most_1024_threads():

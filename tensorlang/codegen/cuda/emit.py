@@ -16,18 +16,21 @@ import builtins
 import keyword
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import product
 from math import prod
 
-from tensorlang.codegen.barriers import async_copies, grid_program
+from tensorlang.codegen.barriers import async_copies, grid_program, with_barriers
 from tensorlang.codegen.cuda import vocabulary
+from tensorlang.codegen.cuda.fragments import RESET, all_calls, first_loop, is_call, with_calls
 from tensorlang.codegen.expr_printer import ExprPrinter
 from tensorlang.codegen.grid import AXES, GridEmitter, GridKernel, Launch, axis_of, binds, cross_thread, is_one_block
+from tensorlang.codegen.warps import INSTRUCTIONS, REGISTERS, Call, calls_in
 from tensorlang.errors import BuildError
 from tensorlang.ir.buffer import Buffer
 from tensorlang.ir.dtype import DType
 from tensorlang.ir.expr import Expr, const, floormod, load, ne, not_, or_, rebuild, var
 from tensorlang.ir.intrinsics import ASYNC_COPY
-from tensorlang.ir.stmt import Allocate, For, If, MultiStore, PrimFunc, Stmt, Store
+from tensorlang.ir.stmt import Allocate, Evaluate, For, If, MultiStore, PrimFunc, Stmt, Store
 from tensorlang.ir.tree import path_to
 from tensorlang.ir.visitor import (
     children,
@@ -78,7 +81,8 @@ def private_arrays(func: PrimFunc) -> set[Buffer]:
     """Arrays of a block of which no two threads touch one element; each thread gets its part of them to itself."""
     copies = [s.body for s in walk_stmt(func.body) if isinstance(s, For) and s.annotations.get(ASYNC_COPY)]
     copied = {s.buffer for s in copies if isinstance(s, Store)}
-    private = {b for b in _block_arrays(func.body) if b not in copied and _is_private(func.body, b)}
+    warps = calls_in(func.body)
+    private = {b for b in _block_arrays(func.body) if b not in copied and _is_private(func.body, b, warps)}
     if not is_one_block(func.body, private, SHARED_BYTES):
         private &= {b for s in walk_stmt(func.body) if axis_of(s, "blockIdx") is not None for b in _block_arrays(s)}
     return private
@@ -111,14 +115,19 @@ class CudaEmitter(GridEmitter):
     reserved = RESERVED
     shared_bytes = SHARED_BYTES
     private_bytes = PRIVATE_BYTES
-    asynchronous = True
-
     def __init__(self, func: PrimFunc, name: str, vectors: bool = True):
         private = private_arrays(func)
-        names = {b.name for b in private}
-        super().__init__(_privatise(func, private) if private else func, name)
+        placed = with_barriers(func, private, is_one_block(func.body, private, SHARED_BYTES), asynchronous=True)
+        folded, held = with_calls(placed)
+        if foreign := sorted({b.name for b in _block_arrays(func.body)} & held - {b.name for b in private}):
+            raise BuildError(
+                f"{func.name}: {foreign[0]} lies in the registers of warps, whose instructions say which lane has what, and "
+                "some thread touches elements of another; let lane 4*g + t take rows g and g + 8, columns 2*t and 2*t + 1"
+            )
+        names = {b.name for b in private} | held
+        buffers = {s.buffer for s in walk_stmt(folded.body) if isinstance(s, Allocate) and s.buffer.name in names}
+        super().__init__(_privatise(folded, buffers) if buffers else folded, name)
         self.private = {b for b in _block_arrays(self.func.body) if b.name in names}
-
         self.of_thread = self.private | _thread_arrays(self.func.body)
         self.vectors = vectors
         self.copies: dict[For, Buffer] = {}
@@ -127,6 +136,61 @@ class CudaEmitter(GridEmitter):
     def _launch(self, nest: Stmt, function: str) -> tuple[Launch, str]:
         self.copies = async_copies(nest)
         return super()._launch(nest, function)
+
+    def with_barriers(self, nest: Stmt) -> Stmt:
+        return nest  # they were placed before arrays became registers
+
+    def together(self, s: Stmt) -> bool:
+        found = all_calls(s)
+        if found is None:
+            raise BuildError(
+                f"{self.func.name}: loop {first_loop(s)} holds instructions of a warp beside statements of one thread; bind a "
+                "loop of 32 around these to threadIdx.x"
+            )
+        if found and self.threads[0] != WARP:
+            raise BuildError(f"{self.func.name}: instructions of a warp need 32 threads on threadIdx.x, not {self.threads[0]}")
+        return found
+
+    def stmt(self, s: Stmt, depth: int) -> None:
+        if is_call(s) and isinstance(s, Evaluate):
+            self._warp(s.expr, depth)
+        else:
+            super().stmt(s, depth)
+
+    def _warp(self, e: Expr, depth: int) -> None:
+        """An instruction of a warp, on registers."""
+        name = str(e.value).removesuffix(RESET)
+        word = name.removeprefix("cuda.").removesuffix("_f32")
+        target = self._registers(e.args[0])
+        if e.value != name:
+            for place in target:
+                self.line(depth, f"{place} = f32(0.0)")
+            return
+        result = self.temporary("d")
+        if INSTRUCTIONS[name].action == "mma":
+            operands = ", ".join(f"({', '.join(self._registers(a))})" for a in e.args)
+        else:
+            source, step = e.args[1:]
+            buffer, base = source.value, source.args[0]
+            whole = VECTOR_BYTES // buffer.dtype.nbytes
+            rows = simplify(floormod(base, const(whole)), self.ranges) is const(0) and step.value % whole == 0
+            if buffer.dtype.nbytes == 2 and not rows:
+                raise BuildError(f"{self.func.name}: {name} reads rows of 16 bytes of {buffer.name}, which have to begin at "
+                                 "multiples of 16 bytes; storage_align it")  # fmt: skip
+            self.aligned.add(buffer)
+            operands = f"{self.spell(buffer)}, {self.expr(base)}, {self.expr(step)}"
+        self.line(depth, f"{result} = {word}({operands})")
+        for n, place in enumerate(target):
+            self.line(depth, f"{place} = {result}[{n}]")
+
+    def _registers(self, tile: Expr) -> list[str]:
+        """The registers of a tile, as elements of the lane's array."""
+        used = [v for v in REGISTERS if v in free_vars(tile)]
+        found = []
+        for values in product((0, 1), repeat=len(used)):
+            index = substitute(tile.args[0], {v: const(n) for v, n in zip(used, values, strict=True)})
+            found.append(f"{self.spell(tile.value)}[{self.expr(simplify(index, self.ranges))}]")
+        return found
 
     def function(self, name: str, params: list[Buffer | Expr]) -> str:
         typed = ", ".join(
@@ -380,7 +444,7 @@ def _block_arrays(s: Stmt) -> list[Buffer]:
     return [c.buffer for c in walk_stmt(s) if isinstance(c, Allocate) and binds(c.body, "threadIdx")]
 
 
-def _is_private(body: Stmt, buffer: Buffer) -> bool:
+def _is_private(body: Stmt, buffer: Buffer, warps: Mapping[Expr, Call]) -> bool:
     """Whether no two threads of a block touch one element: integer sets know that of each write and any other access."""
     path = path_to(body, lambda s: isinstance(s, Allocate) and s.buffer is buffer)
     found = [a for a in every_access(path) if a.buffer is buffer] if path else []
@@ -388,6 +452,13 @@ def _is_private(body: Stmt, buffer: Buffer) -> bool:
     shared = [s.var for s in path if isinstance(s, For)]
     shared += [s.var for s in walk_stmt(body) if isinstance(s, For) and axis_of(s, "blockIdx") is not None]
     bound = [{axes[v]: v for v, _ in a.loops if v in axes} for a in found]
+    for a, at in zip(found, bound, strict=True):  # a lane of a warp has what its instructions give it
+        call = next((warps[v] for v, _ in a.loops if v in warps), None)
+        if call is not None:
+            lane = call.lane(buffer)
+            if lane is None:
+                return False
+            at["threadIdx.x"] = lane
     if not all(bound) or any(loads(i) for a in found for i in a.indices):
         return False
     sizes = {v: Interval(0, None) for a in found for e in a.indices for v in free_vars(e) - {v for v, _ in a.loops}}
@@ -399,7 +470,7 @@ def _is_private(body: Stmt, buffer: Buffer) -> bool:
             def apart(sides: Sides, at: dict[str, Expr] = at, other: dict[str, Expr] = other) -> Expr:
                 differ: Expr = const(False)
                 for axis in {*at, *other}:
-                    x, y = (sides[k][v[axis]] if axis in v else const(0) for k, v in enumerate((at, other)))
+                    x, y = (substitute(v[axis], sides[k]) if axis in v else const(0) for k, v in enumerate((at, other)))
                     differ = or_(differ, ne(x, y))
                 return differ
 
@@ -426,6 +497,7 @@ def _privatise(func: PrimFunc, buffers: set[Buffer]) -> PrimFunc:
     bound = [s for s in walk_stmt(func.body) if isinstance(s, For) and axis_of(s, "threadIdx") is not None]
     positions = {s.var: const(0) for s in bound}
     extents = {s.var: s.extent.value for s in walk_stmt(func.body) if isinstance(s, For) and s.extent.op == "const"}
+    extents |= dict.fromkeys(REGISTERS, 2)
     strides = {b: _dense_strides([substitute(i, positions) for i, _ in _accesses(func.body, b)], extents) for b in buffers}
     smaller = {b: b.with_(shape=(const(made[1]),)) for b, made in strides.items() if made is not None}
 

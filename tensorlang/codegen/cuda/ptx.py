@@ -62,7 +62,7 @@ def _bounded(ptx: str, name: str, threads: tuple[int, ...]) -> str:
     threads have 64 each; a kernel that takes more does not launch)."""
     end = ptx.index(")", ptx.index(f".entry {name}("))
     sizes = ", ".join(str(n) for n in (*threads, 1, 1)[:3])
-    return f"{ptx[: end + 1]}\n.maxntid {sizes}{ptx[end + 1 :]}"
+    return f"{ptx[: end + 1]}\n.maxntid {sizes}\n.minnctapersm 1{ptx[end + 1 :]}"
 
 
 @contextmanager
