@@ -34,7 +34,7 @@ VECTOR_BYTES = 16
 MOST_BLOCKS = 65535
 LEAST_BLOCKS = 64
 MOST_WASTE = 1.25
-SLOTS = 3  # tiles of the operands in shared memory at once
+SLOTS = 4  # tiles of the operands in shared memory at once
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Tile:
     across: int
 
 
-TILES = (Tile(128, 128, 2, 2, 4), Tile(64, 64, 2, 2, 2))
+TILES = (Tile(128, 256, 2, 2, 4), Tile(128, 128, 2, 2, 4), Tile(64, 64, 2, 2, 2))
 
 
 def schedule_tensor_cores(s: Schedule, stage: Stage, machine: Machine) -> set[str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tensorlang.codegen.cuda.emit import HEADER, SHARED_BYTES, cuda_program, emit_cuda_kernel
+from tensorlang.codegen.cuda.emit import HEADER, MOST_SHARED_BYTES, cuda_program, emit_cuda_kernel
 from tensorlang.codegen.cuda.ptx import CAPABILITY, INSTALL, compile_ptx, fingerprint, launch_names
 from tensorlang.codegen.cuda.ptxas import assemble
 from tensorlang.codegen.emit import EmittedKernel
@@ -59,7 +59,7 @@ class Cuda(Target):
             scopes=("shared",),
             features=frozenset(("sm_80", *(("tf32",) if self.tf32 else ()))),
             thread_axes=tuple(f"{kind}.{d}" for kind in ("blockIdx", "threadIdx") for d in "xyz"),
-            limits={"threads_per_block": BLOCK_THREADS, "shared_bytes": SHARED_BYTES},
+            limits={"threads_per_block": BLOCK_THREADS, "shared_bytes": MOST_SHARED_BYTES},
         )
 
     def needs(self) -> list[Need]:

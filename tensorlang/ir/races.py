@@ -8,6 +8,7 @@ come in another order on a device if they are of different threads of one block 
 in one launch. Where one of two such accesses to an element is a write, the program has a race: what it computes is an accident.
 An asynchronous copy (`async_copy`) has not arrived before its thread waits for the group that it belongs to; who touches what
 it brings before that, or in another thread before the barrier after it, has a race with it.
+Tiles that are bound to tensor intrinsics are not judged here: which thread of a warp has what is the instruction's affair.
 What a run does not reach is not judged; all of a program whose control flow does not depend on its data is reached.
 """
 
@@ -25,6 +26,7 @@ from tensorlang.ir.interp import run
 from tensorlang.ir.intrinsics import ASYNC_COPY, COMMIT, WAIT
 from tensorlang.ir.reduction import CROSS_THREAD
 from tensorlang.ir.stmt import Allocate, For, PrimFunc, Stmt, Store
+from tensorlang.ir.tensor_intrin import RESET, TENSORIZED
 from tensorlang.ir.visitor import children, walk_stmt
 
 Place = tuple[int, int, int]
@@ -87,6 +89,9 @@ class _Watch:
             for s in walk_stmt(func.body) if isinstance(s, For) and s.annotations.get(ASYNC_COPY)
             for t in walk_stmt(s) if isinstance(t, Store) and t.buffer not in func.buffers
         }  # fmt: skip
+        self.tiles = {
+            s.var for s in walk_stmt(func.body) if isinstance(s, For) and not {TENSORIZED, RESET}.isdisjoint(s.annotations)
+        }
         self.epoch = self.groups = 0
         self.flying: dict[tuple[Any, ...], tuple[int, tuple[str, Place, Place]]] = {}  # by element: group, and who copies
         # By element: the accesses that no barrier has ordered yet: kind, block, thread, and the barriers passed so far.
@@ -108,7 +113,7 @@ class _Watch:
             self.flying.clear()
 
     def access(self, kind: str, buffer: Buffer, index: tuple[int, ...], env: Mapping[Expr, int]) -> None:
-        if buffer in self.in_thread:
+        if buffer in self.in_thread or not self.tiles.isdisjoint(env):
             return
         block, thread = [0, 0, 0], [0, 0, 0]
         for v, n in env.items():

@@ -6,8 +6,10 @@ A program's launches are captured once as a CUDA graph; a run uploads its inputs
 from __future__ import annotations
 
 import ctypes
+import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from math import prod
 from typing import Any
@@ -31,6 +33,7 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "cuGetErrorString": (ctypes.c_int, ctypes.c_void_p),
     "cuModuleLoadDataEx": (ctypes.c_void_p, ctypes.c_char_p, _Word, ctypes.c_void_p, ctypes.c_void_p),
     "cuModuleGetFunction": (ctypes.c_void_p, _Handle, ctypes.c_char_p),
+    "cuFuncSetAttribute": (_Handle, ctypes.c_int, ctypes.c_int),
     "cuMemAlloc_v2": (ctypes.c_void_p, _Size),
     "cuMemFree_v2": (ctypes.c_uint64,),
     "cuMemcpyHtoDAsync_v2": (ctypes.c_uint64, ctypes.c_void_p, _Size, _Handle),
@@ -61,8 +64,18 @@ _ATTRIBUTES = {
     "capability_major": 75, "capability_minor": 76, "shared_bytes_optin": 97,
 }  # fmt: skip
 _CAPTURE_THREAD_LOCAL = 1
+_MOST_DYNAMIC_SHARED = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+_DYNAMIC_SHARED = re.compile(r"^// bytes of dynamic shared memory: (\d+)$", re.MULTILINE)  # what `codegen.cuda.ptx` writes
 ALIGNMENT = 16  # of arrays of which vectors are read
 MOST_GRAPHS = 16  # that are kept, of programs over memory that others give
+
+
+@dataclass(frozen=True)
+class Function:
+    """A loaded function, and the bytes of shared memory that a launch has to give it."""
+
+    handle: Any
+    shared_bytes: int = 0
 
 
 class Device:
@@ -105,7 +118,7 @@ class Device:
         """Make the context this thread's."""
         self._call("cuCtxSetCurrent", self._context)
 
-    def functions(self, ptx: Mapping[str, str]) -> dict[str, Any]:
+    def functions(self, ptx: Mapping[str, str]) -> dict[str, Function]:
         """The functions of PTX modules, one per module, by name.
 
         Raises:
@@ -122,7 +135,11 @@ class Device:
             except BuildError as error:
                 raise BuildError(f"{name}: {error}\n{log.value.decode(errors='replace')}") from error
             self._call("cuModuleGetFunction", ctypes.byref(function), module, name.encode())
-            found[name] = function
+            asked = _DYNAMIC_SHARED.search(text)
+            shared = int(asked[1]) if asked else 0
+            if shared:
+                self._call("cuFuncSetAttribute", function, _MOST_DYNAMIC_SHARED, shared)
+            found[name] = Function(function, shared)
         return found
 
     def allocate(self, nbytes: int) -> int:
@@ -143,14 +160,14 @@ class Device:
         if array.nbytes:
             self._call("cuMemcpyDtoHAsync_v2", array.ctypes.data, address, array.nbytes, self.stream)
 
-    def launch(self, function: Any, words: Sequence[int], blocks: Sequence[int], threads: Sequence[int]) -> None:
+    def launch(self, function: Function, words: Sequence[int], blocks: Sequence[int], threads: Sequence[int]) -> None:
         """Put one launch into the stream; every argument is a 64-bit word. Nothing where there is no block."""
         if any(n < 1 for n in blocks):
             return
         values = (ctypes.c_int64 * max(1, len(words)))(*words)
         places = (ctypes.c_void_p * max(1, len(words)))(*(ctypes.addressof(values) + 8 * n for n in range(len(words))))
         grid, block = (list(n) + [1] * (3 - len(n)) for n in (blocks, threads))
-        self._call("cuLaunchKernel", function, *grid, *block, 0, self.stream, places, None)
+        self._call("cuLaunchKernel", function.handle, *grid, *block, function.shared_bytes, self.stream, places, None)
 
     def capture(self, work: Callable[[], None]) -> Any:
         """What `work` puts into the stream, as a graph that is launched at once."""

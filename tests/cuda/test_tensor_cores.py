@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -9,15 +11,21 @@ import pytest
 import tensorlang as tl
 from tensorlang import te
 from tensorlang.build import build
+from tensorlang.codegen.barriers import is_barrier
+from tensorlang.codegen.cuda.emit import cuda_program
 from tensorlang.codegen.cuda.ptxas import find_ptxas
+from tensorlang.codegen.race_proof import prove_no_races
 from tensorlang.codegen.warps import INSTRUCTIONS
 from tensorlang.errors import BuildError, ScheduleError
 from tensorlang.graph import Graph, GraphBuilder, TensorType
 from tensorlang.ir import interp
+from tensorlang.ir.stmt import Seq, Stmt
+from tensorlang.ir.visitor import rewrite_stmt
+from tensorlang.runtime.cuda import Device
 from tensorlang.schedule import Schedule
 from tensorlang.schedules.cuda import intrinsics
 from tests.cuda.simulated import simulate
-from tests.cuda.test_cuda import f, graph_of
+from tests.cuda.test_cuda import RecordingDriver, f, graph_of
 
 pytest.importorskip("numba_cuda", reason="numba-cuda is not installed: pip install 'tensorlang[cuda]'")
 needs_ptxas = pytest.mark.skipif(find_ptxas() is None, reason="ptxas is not installed: pip install 'nvidia-cuda-nvcc==13.0.*'")
@@ -90,6 +98,19 @@ def test_large_products_are_instructions_of_warps(kind, turned):
     assert ("ldmatrix.sync" in ptx) == (kind != "tf32") and ("cvt.rna.tf32" in ptx) == (kind == "tf32")
 
 
+@needs_ptxas
+def test_large_tiles_have_more_shared_memory_than_a_function_declares():
+    """Four slots of 128 x 32 and 32 x 256 halves: the launch gives the memory, and the driver is told before."""
+    kernel = build(product(4096, 4096, 256, "bf16"), target="cuda")
+    found = re.fullmatch(r"product: (\d+) registers, (\d+) bytes shared, 0 bytes of stack, no spills", kernel.inspect("ptxas"))
+    assert found and int(found[2]) == 4 * 2 * (128 * 40 + 32 * 264)
+    ptx = kernel.inspect("ptx")
+    assert ".extern .shared .align 16 .b8 product_shared[];" in ptx and "_cudapy_smem" not in ptx
+    driver = RecordingDriver()
+    (function,) = Device(driver).functions({"product": ptx}).values()
+    assert function.shared_bytes == int(found[2]) and "cuFuncSetAttribute" in driver.calls
+
+
 @pytest.mark.parametrize("kind", ["bf16", "f16"])
 def test_products_of_what_is_cast_before(kind):
     kernel = build(product(128, 128, 64, kind, wide=True), target="cuda")
@@ -109,6 +130,18 @@ def test_the_program_means_what_it_meant():
     out = np.zeros((64, 64), np.float16)
     interp.run(kernel.lowered.scheduled, [x, w, out])
     np.testing.assert_allclose(out.astype(np.float32), np.maximum(x.astype("f4") @ w.astype("f4"), 0), rtol=0.02, atol=0.02)
+
+
+def test_a_barrier_less_is_a_race():
+    """What a warp's instruction reads of shared memory others may have written: without the barrier that is refuted."""
+    func = cuda_program(build(product(64, 64, 32, "f16"), target="cuda").lowered.stages[-1].func)
+    assert prove_no_races(func).status == "proved"
+
+    def without(s: Stmt) -> Stmt | None:
+        return Seq(tuple(c for c in s.stmts if not is_barrier(c))) if isinstance(s, Seq) else None
+
+    found = prove_no_races(func.with_body(rewrite_stmt(func.body, without)))
+    assert found.status == "refuted" and found.buffer is not None and "shared" in found.buffer.name
 
 
 def warps_of(tile: int):

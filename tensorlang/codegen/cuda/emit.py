@@ -53,6 +53,7 @@ from tensorlang.symbolic.simplify import simplify
 HEADER = "from tensorlang.codegen.cuda.functions import *\n"
 RESERVED = frozenset([*keyword.kwlist, *dir(builtins), *vocabulary.NAMES])
 SHARED_BYTES = 48 * 1024  # what a block has without asking for more
+MOST_SHARED_BYTES = 227 * 1024  # what it may ask for (compute capability 9.0)
 PRIVATE_BYTES = 16 * 1024
 WARP = 32
 MOST_THREADS = 1024  # of a block
@@ -114,6 +115,7 @@ class CudaEmitter(GridEmitter):
 
     reserved = RESERVED
     shared_bytes = SHARED_BYTES
+    most_shared_bytes = MOST_SHARED_BYTES
     private_bytes = PRIVATE_BYTES
     def __init__(self, func: PrimFunc, name: str, vectors: bool = True):
         private = private_arrays(func)
