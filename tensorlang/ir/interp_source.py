@@ -22,7 +22,7 @@ from tensorlang.errors import InternalError
 from tensorlang.ir.buffer import Buffer
 from tensorlang.ir.dtype import DType
 from tensorlang.ir.expr import BINARY, COMPARE, Expr, const
-from tensorlang.ir.intrinsics import BARRIER, INTRINSICS, LAUNCH
+from tensorlang.ir.intrinsics import BARRIER, COMMIT, INTRINSICS, LAUNCH, WAIT
 from tensorlang.ir.reduction import CROSS_THREAD
 from tensorlang.ir.stmt import Allocate, Block, CallPacked, Evaluate, For, If, MultiStore, PrimFunc, Seq, Stmt, Store
 from tensorlang.ir.tensor_intrin import find_part
@@ -164,8 +164,10 @@ class _Source:
             outputs = _tuple(str(n) for n, a in enumerate(s.args) if a in s.outputs)
             self.line(f"R.call_packed({s.name!r}, {_tuple(args)}, {outputs})")
         elif isinstance(s, Evaluate):
-            if s.expr.op == "call" and s.expr.value in (BARRIER, LAUNCH):
+            if s.expr.op == "call" and s.expr.value in (BARRIER, LAUNCH, COMMIT):
                 self.line(f"R.synchronise({s.expr.value!r})")
+            elif s.expr.op == "call" and s.expr.value == WAIT:
+                self.line(f"R.synchronise({f'{WAIT} {s.expr.args[0].value}'!r})")
             elif s.expr.op == "call" and s.expr.value not in INTRINSICS:
                 if find_part(s.expr.value) is not None:
                     self.tensor_call(s.expr)
