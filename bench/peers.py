@@ -81,8 +81,15 @@ class OnnxRuntime:
             held.append(onnxruntime.OrtValue.ortvalue_from_numpy(array))
             binding.bind_ortvalue_output(name, held[-1])
 
+        try:
+            session.run_with_iobinding(binding)
+        except RuntimeError:  # an output has not the rank that the model declares: the arrays are made anew in each call
+            bound = False
+        else:
+            bound = True
+
         def call(keep: object = held) -> object:
-            return session.run_with_iobinding(binding)
+            return session.run_with_iobinding(binding) if bound else session.run(names, feeds)
 
         def outputs() -> Outputs:
             return dict(zip(names, session.run(names, feeds), strict=True))

@@ -62,7 +62,9 @@ def compile(
             executable then serves every size. A set gives several sizes, in the place of one (`{"batch": {1, 8}}`,
             `{"image": ({1, 8}, 3, 224, 224)}`): each is compiled for beside the open dimension, with the weights shared, and a
             call takes the program that fits exactly or else the open one.
-        precision: "float32": f32 arithmetic throughout.
+        precision: "float32": f32 arithmetic throughout. "bf16": where the target has an instruction for it (AVX512-BF16),
+            products by weights are of operands rounded to bf16, added up in f32; elsewhere as "float32". Outputs keep their
+            types; `verify` then states the errors against a bound of a tenth of the largest element.
         winograd: whether 3x3 convolutions may be computed with fewer multiplications, where that pays (Winograd's algorithm);
             its rounding errors are larger than a direct sum's, by up to eight times on average (see docs/architecture.md).
         verify: compare with onnxruntime (where the model is an ONNX file and it is installed), else with the operators'
@@ -88,7 +90,7 @@ def compile(
         raise BuildError(f"tuning {tuning!r} is not supported; there is: off")
     if fallback is not None and fallback not in FALLBACKS:
         raise BuildError(f"fallback {fallback!r} is not supported; there is: {', '.join(FALLBACKS)}")
-    settings = replace(Settings.from_env(), winograd=winograd)
+    settings = replace(Settings.from_env(), winograd=winograd, precision=precision)
     path = Path(model) if isinstance(model, str | Path) else None
     if path is not None and not path.is_file():
         raise ModelError(f"{path}: no such file")
@@ -282,6 +284,7 @@ def _key(
         "shapes": _plain_shapes(shapes or {}),
         "threads": settings.num_threads,
         "winograd": settings.winograd,
+        "precision": settings.precision,
         "jit": settings.jit,
         "triple": host_triple(),
         "features": sorted(host_features()),

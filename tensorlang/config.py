@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-PRECISIONS = ("float32",)  # what `tl.compile(precision=)` takes
+PRECISIONS = ("float32", "bf16")  # what `tl.compile(precision=)` takes
 FALLBACKS = ("onnxruntime",)  # and `fallback=`
 
 
@@ -32,6 +32,7 @@ class Settings:
         cache: whether builds are cached on disk at all (`TENSORLANG_CACHE=0` switches it off).
         dump_dir: where every stage of every build is written (`TENSORLANG_DUMP`), or None.
         winograd: whether 3x3 convolutions may be computed with fewer multiplications (`tl.compile(..., winograd=False)`: not).
+        precision: of products: "float32", or "bf16" where the machine multiplies such (`tl.compile(..., precision="bf16")`).
         jit: False runs the emitted Python itself instead of machine code (`TENSORLANG_JIT=0`), for pdb.
     """
 
@@ -42,6 +43,7 @@ class Settings:
         default_factory=lambda: Path(os.environ["TENSORLANG_DUMP"]) if os.environ.get("TENSORLANG_DUMP") else None
     )
     winograd: bool = True
+    precision: str = "float32"
     jit: bool = field(default_factory=lambda: os.environ.get("TENSORLANG_JIT", "1") != "0")
 
     @classmethod

@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 import tensorlang as tl
 from bench import machine, models
 from bench.gpu.batch import with_batch
-from bench.gpu.data import Recipe, sample_positions, thinned
+from bench.gpu.data import ALLOWED, Recipe, sample_positions, thinned
 from bench.gpu.graph_json import graph_json
 from tensorlang.codegen.cuda.ptx import CAPABILITY
 from tensorlang.codegen.cuda.ptxas import assemble, find_ptxas
@@ -43,6 +44,8 @@ class Case:
         rival: what does the same in torch: "add", "matmul", ..., "graph" for a model; "" for a mere check.
         flop, nbytes: what it has to compute and to move, at least.
         inputs: recipes, or the arrays themselves.
+        target: what it is compiled for.
+        allowed: how far results may be from the CPU's, relative to the largest.
     """
 
     name: str
@@ -55,6 +58,8 @@ class Case:
     batch: int = 1
     weights: Mapping[str, Recipe] = field(default_factory=dict)
     attrs: Mapping[str, Any] = field(default_factory=dict)
+    target: str = "cuda"
+    allowed: float = ALLOWED
 
 
 def build(folder: Path, only: Sequence[str] = (), say: Callable[[str], None] = print) -> int:
@@ -110,19 +115,25 @@ def operator_cases() -> list[Case]:
     for n in (1024, 4096):
         made.append(_operator(f"matmul_{n}", "matmul", ((n, n), (n, n)), flop=2.0 * n**3, nbytes=12.0 * n * n))
     made.append(_operator("matmul_ragged", "matmul", ((1000, 1000), (1000, 1000)), flop=2e9, nbytes=12e6))
+    # On tensor cores: sums of exact products, of which the largest result is some 5 times the standard deviation.
+    for kind, n in (("f16", 4096), ("bf16", 4096), ("bf16", 8192)):
+        case = _operator(f"matmul_{kind}_{n}", "matmul", ((n, n), (n, n)), flop=2.0 * n**3, nbytes=6.0 * n * n, kind=kind)
+        made.append(replace(case, allowed=2**-8 if kind == "bf16" else 2**-10))
+    tf32 = _operator("matmul_tf32_4096", "matmul", ((4096, 4096), (4096, 4096)), flop=2.0 * 4096**3, nbytes=12.0 * 4096**2)
+    made.append(replace(tf32, target="cuda-tf32", allowed=2**-10))
     made.append(_attention(8, 12, 512, 64))
     return made
 
 
 def _operator(
     name: str, op: str, shapes: tuple[tuple[int, ...], ...], attrs: Mapping[str, Any] | None = None, flop: float = 0.0,
-    nbytes: float = 0.0,
+    nbytes: float = 0.0, kind: str = "f32",
 ) -> Case:  # fmt: skip
     b = GraphBuilder()
-    inputs = [b.input(f"x{k}", TensorType.of("f32", shape)) for k, shape in enumerate(shapes)]
+    inputs = [b.input(f"x{k}", TensorType.of(kind, shape)) for k, shape in enumerate(shapes)]
     y = b.add(op, inputs, dict(attrs or {}))
     graph = Graph(inputs, b.nodes, [y], output_names=["y"])
-    recipes = [Recipe(shape, "float32", 100 + k) for k, shape in enumerate(shapes)]
+    recipes = [Recipe(shape, inputs[0].dtype.numpy.name, 100 + k) for k, shape in enumerate(shapes)]
     return Case(name, "operator", graph, recipes, op, flop, nbytes, attrs=dict(attrs or {}))
 
 
@@ -188,8 +199,8 @@ def check_cases() -> list[Case]:
 
 # -- files -------------------------------------------------------------------------------------------------------------
 def _write(folder: Path, case: Case) -> dict[str, Any]:
-    artifact = tl.compile(case.graph, target="cuda")._artifact
-    feeds = [i.draw() if isinstance(i, Recipe) else np.asarray(i, order="C") for i in case.inputs]
+    artifact = tl.compile(case.graph, target=case.target)._artifact
+    feeds = [_typed(i.draw(), i.dtype) if isinstance(i, Recipe) else np.asarray(i, order="C") for i in case.inputs]
     outputs = tl.compile(case.graph, target="cpu")(*feeds)
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
     rest, places, digest = thinned(artifact.weights, list(case.weights.values()))
@@ -207,11 +218,16 @@ def _write(folder: Path, case: Case) -> dict[str, Any]:
     write_artifact(Artifact(artifact.manifest, artifact.source, {}, np.zeros(0, np.uint8)), folder / f"{case.name}.tl")
     return {
         "name": case.name, "family": case.family, "rival": case.rival, "attrs": dict(case.attrs), "batch": case.batch,
-        "flop": case.flop, "bytes": case.nbytes, "launches": len(artifact.manifest["device"]["launches"]),
+        "allowed": case.allowed, "flop": case.flop, "bytes": case.nbytes,
+        "launches": len(artifact.manifest["device"]["launches"]),
         "inputs": [i.as_json() if isinstance(i, Recipe) else None for i in case.inputs], "outputs": len(outputs),
         "assembly": _assembly(artifact.manifest["device"]["code"]),
         "weights": {"places": places, "bytes": artifact.weights.nbytes, "digest": digest},
     }  # fmt: skip
+
+
+def _typed(a: np.ndarray, dtype: str) -> np.ndarray:
+    return a.view(ml_dtypes.bfloat16) if dtype == "bfloat16" else a
 
 
 def _assembly(code: Mapping[str, str]) -> dict[str, int] | None:

@@ -10,12 +10,15 @@ from typing import Any
 
 import numpy as np
 
+ALLOWED = 2e-4  # of the largest magnitude, by which f32 results may differ
 SAMPLES = 65536  # elements of a result that are kept for comparison
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How an array is drawn: uniform around `mean` with standard deviation `std`, or whole numbers below `high`."""
+    """How an array is drawn: uniform around `mean` with standard deviation `std`, or whole numbers below `high`.
+
+    Of `dtype` "bfloat16", which NumPy alone does not know, the bits are drawn, as uint16 (f32 cut off)."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -33,7 +36,7 @@ class Recipe:
         values -= np.float32(0.5)
         values *= np.float32(sqrt(12.0) * self.std)
         values += np.float32(self.mean)
-        return values.astype(self.dtype)
+        return (values.view(np.uint32) >> 16).astype(np.uint16) if self.dtype == "bfloat16" else values.astype(self.dtype)
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -57,10 +60,22 @@ def sample_positions(size: int) -> np.ndarray:
     return drawn
 
 
-def disagreement(found: np.ndarray, expected: np.ndarray) -> float:
+def storage(dtype: str) -> str:
+    """The type that holds a type here: the bits of a bfloat16 are a uint16."""
+    return "uint16" if dtype == "bfloat16" else dtype
+
+
+def values(found: np.ndarray, dtype: str) -> np.ndarray:
+    """The values of an array of `storage(dtype)`."""
+    if dtype == "bfloat16":
+        return (found.astype(np.uint32) << 16).view(np.float32)
+    return found.astype(np.float32) if dtype == "float16" else found
+
+
+def disagreement(found: np.ndarray, expected: np.ndarray, allowed: float = ALLOWED) -> float:
     """By how many times the allowed difference two results differ at worst; at most 1.0 is agreement.
 
-    Floats may differ by 2e-4 of the largest expected magnitude (an f32 result), and 2e-6; anything else not at all.
+    Floats may differ by `allowed` of the largest expected magnitude, and 2e-6; anything else not at all.
     NaN agrees with NaN alone, an infinity with its like.
     """
     if expected.dtype.kind != "f":
@@ -72,8 +87,8 @@ def disagreement(found: np.ndarray, expected: np.ndarray) -> float:
     if not finite.any():
         return 0.0
     wanted = expected[finite].astype(np.float64)
-    allowed = 2e-4 * np.abs(wanted).max() + 2e-6
-    return float(np.abs(found[finite].astype(np.float64) - wanted).max() / allowed)
+    limit = allowed * np.abs(wanted).max() + 2e-6
+    return float(np.abs(found[finite].astype(np.float64) - wanted).max() / limit)
 
 
 def thinned(weights: np.ndarray, recipes: list[Recipe]) -> tuple[np.ndarray, list[dict[str, Any]], str]:

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from bench.gpu import report, rivals
-from bench.gpu.data import Recipe, disagreement, sample_positions, whole
+from bench.gpu.data import Recipe, disagreement, sample_positions, storage, values, whole
 from tensorlang.errors import TensorlangError
 from tensorlang.runtime.artifact import Artifact, read_artifact
 from tensorlang.runtime.cuda import DeviceProgram, default_device
@@ -109,14 +109,16 @@ def run_case(
     artifact.weights = whole(arrays["weights"], held["places"], held["bytes"], held["digest"])
     inputs = [Recipe.of_json(r).draw() if r else arrays[f"input{k}"] for k, r in enumerate(case["inputs"])]
     entries = artifact.manifest["inputs"]
-    inputs = [np.ascontiguousarray(a, e["dtype"]).reshape(e["shape"]) for a, e in zip(inputs, entries, strict=True)]
-    outputs = [np.empty(e["shape"], e["dtype"]) for e in artifact.manifest["outputs"]]
+    inputs = [np.ascontiguousarray(a, storage(e["dtype"])).reshape(e["shape"]) for a, e in zip(inputs, entries, strict=True)]
+    types = [e["dtype"] for e in artifact.manifest["outputs"]]
+    outputs = [np.empty(e["shape"], storage(e["dtype"])) for e in artifact.manifest["outputs"]]
     device = device_of(artifact)
     program = DeviceProgram(device, artifact)
     try:
         program.run(inputs, outputs)
         worst = max(
-            disagreement(y.reshape(-1)[sample_positions(y.size)], arrays[f"expected{k}"]) for k, y in enumerate(outputs)
+            disagreement(values(y.reshape(-1)[sample_positions(y.size)], t), arrays[f"expected{k}"], case["allowed"])
+            for k, (y, t) in enumerate(zip(outputs, types, strict=True))
         )
         kept = ("name", "family", "batch", "flop", "bytes", "launches", "assembly")
         done = {**{k: case.get(k) for k in kept}, "status": "agrees" if worst <= 1 else "disagrees", "difference": worst}

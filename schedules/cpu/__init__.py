@@ -24,6 +24,7 @@ from .chained import schedule_chained
 from .dot import schedule_dot
 from .elementwise import schedule_elementwise, schedule_points
 from .inline import inline_injective
+from .lines import schedule_lines
 from .piecewise import schedule_piecewise
 from .recurrence import schedule_recurrence, time_axes
 from .rows import schedule_rows
@@ -34,10 +35,10 @@ def schedule(s: Schedule, machine: Machine) -> None:
     """Apply the default rules to `s`."""
     if schedule_chained(s, machine):
         return
-    inline_injective(s, keep_shared=True)
+    inline_injective(s, keep_shared=True, keep_lines=True)
     if schedule_rows(s, machine):
         return
-    inline_injective(s)
+    inline_injective(s, keep_lines=True)
     if schedule_piecewise(s, machine):
         return
     done: set[str] = set()
@@ -55,6 +56,8 @@ def schedule(s: Schedule, machine: Machine) -> None:
             if has_own_axes(s, stage, stage.loops):
                 schedule_recurrence(s, stage, machine)
         elif block.init is None and isinstance(block.body, Store):
+            if schedule_lines(s, stage, machine):
+                continue
             if is_pointwise(block):
                 schedule_elementwise(s, stage, machine)
         else:

@@ -1,9 +1,10 @@
-"""Products of bytes, added up in i32: four neighbours of the reduction at a time, by one instruction.
+"""Products of bytes, or of bf16 numbers: four or two neighbours of the reduction at a time, by one instruction.
 
     y[m, n] = sum_k i32(a[m, k]) * i32(b[k, n])          a: u8, b: i8, K a multiple of four
+    y[m, n] = sum_k f32(a[m, k]) * f32(b[k, n])          a, b: bf16, K a multiple of two
 
 Whatever else is summed over (the window of a convolution) runs around that. The second operand is packed once into panels
-in which four neighbours of the reduction lie side by side for each column; a tile of sums stays in vector registers while the
+in which those neighbours of the reduction lie side by side for each column; a tile of sums stays in vector registers while the
 whole reduction runs over it, as in `tile`.
 """
 
@@ -13,7 +14,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from tensorlang.errors import ScheduleError
-from tensorlang.ir.dtype import i8, i32, u8
+from tensorlang.ir.dtype import DType, bf16, f32, i8, i32, u8
 from tensorlang.ir.expr import Expr
 from tensorlang.ir.stmt import Block
 from tensorlang.ir.visitor import free_vars
@@ -24,47 +25,68 @@ from .analysis import extent, is_contraction, reduce_vars, source_of, spatial_va
 from .elementwise import schedule_elementwise
 from .tile import Tile, batch_axes, choose_tile, epilogue_of, reduction_size
 
-STEP = 4  # bytes that the instruction multiplies and adds
-INSTRUCTION, LANES = "x86.vnni_dot4", 16
-NEEDS = "avx512vnni"
+LANES = 16
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """What multiplies and adds `step` neighbours of `a` by those of `b`, for each lane."""
+
+    name: str
+    needs: str
+    step: int
+    a: DType
+    b: DType
+    sums: DType
+
+
+INSTRUCTIONS = (
+    Instruction("x86.vnni_dot4", "avx512vnni", 4, u8, i8, i32),
+    Instruction("x86.bf16_dot2", "avx512bf16", 2, bf16, bf16, f32),
+)
 
 
 @dataclass(frozen=True)
 class Dot:
-    """A reduction as the rule sees it: the loads of the two operands, and the variable along which four at a time are taken."""
+    """A reduction as the rule sees it: the loads of the two operands, and the variable along which steps are taken."""
 
     a: Expr
     b: Expr
     along: Expr
+    by: Instruction
 
 
 def dot_of(block: Block) -> Dot | None:
-    """The products of bytes that `block` adds up, or None."""
+    """The products that `block` adds up, if an instruction does; or None."""
     if not is_contraction(block) or not reduce_vars(block):
         return None
     sides = []
     for arg in source_of(block).args:
-        if arg.op != "cast" or arg.dtype != i32 or arg.args[0].op != "load":
+        if arg.op != "cast" or arg.args[0].op != "load":
             return None
         sides.append(arg.args[0])
-    a, b = sorted(sides, key=lambda e: e.value.dtype == i8)
-    if a.value.dtype != u8 or b.value.dtype != i8:
-        return None
+    sums = source_of(block).dtype
+    pairs = [(a, b, i) for a, b in (sides, sides[::-1]) for i in INSTRUCTIONS]
+    found = [(a, b, i) for a, b, i in pairs if (a.value.dtype, b.value.dtype, sums) == (i.a, i.b, i.sums)]
+    return next((dot for a, b, i in found if (dot := _dot_by(block, a, b, i)) is not None), None)
+
+
+def _dot_by(block: Block, a: Expr, b: Expr, by: Instruction) -> Dot | None:
     along, column = reduce_vars(block)[-1], spatial_vars(block)[-1]
     plain = all(i.op in ("var", "const") for i in b.args) and len({i for i in b.args if i.op == "var"}) == sum(
         i.op == "var" for i in b.args
     )
     if not plain or column not in b.args or along not in b.args or any(v in i.args for i in a.args for v in (column,)):
         return None
-    if any(column in free_vars(i) for i in a.args) or step(a, along) != "unit" or (extent(block, along) or 1) % STEP:
+    if any(column in free_vars(i) for i in a.args) or step(a, along) != "unit" or (extent(block, along) or 1) % by.step:
         return None
-    return Dot(a, b, along)
+    return Dot(a, b, along, by)
 
 
 def schedule_dot(s: Schedule, stage: Stage, machine: Machine, before: Collection[str] = ()) -> set[str]:
-    """Schedule one product of bytes with its epilogue; returns the names of the stages that are done: none if it is no such."""
+    """Schedule one such product with its epilogue; returns the names of the stages that are done: none if it is no such."""
     dot = dot_of(s.block(stage))
-    if dot is None or NEEDS not in machine.features or dot.b.value not in s.func.inputs:
+    if dot is None or dot.by.needs not in machine.features or dot.b.value not in s.func.inputs:
         return set()
     output = epilogue_of(s, stage)
     if output is None:
@@ -75,7 +97,7 @@ def schedule_dot(s: Schedule, stage: Stage, machine: Machine, before: Collection
     dot = dot_of(block)
     assert dot is not None
     reduction = reduction_size(block)
-    tile = choose_tile(block, machine, None if reduction is None else reduction // STEP)
+    tile = choose_tile(block, machine, None if reduction is None else reduction // dot.by.step)
     packed = s.cache_read(dot.b.value, "packed", [stage])
     _pack(packed, block, dot, tile.vectors * LANES)
     schedule_elementwise(s, packed, machine)
@@ -88,7 +110,7 @@ def schedule_dot(s: Schedule, stage: Stage, machine: Machine, before: Collection
 
 
 def _pack(copy: Stage, block: Block, dot: Dot, width: int) -> None:
-    """Panels of `width` columns; within, the reduction in its order, four of its innermost variable beside each other."""
+    """Panels of `width` columns; within, the reduction in its order, a step of its innermost variable beside each other."""
     args = dot.b.args
     column, along = args.index(spatial_vars(block)[-1]), args.index(dot.along)
     reduced = [n for n, i in enumerate(args) if i in reduce_vars(block) and n != along]
@@ -96,8 +118,8 @@ def _pack(copy: Stage, block: Block, dot: Dot, width: int) -> None:
     rest = [n for n in range(len(args)) if n not in (column, along, *reduced)]
 
     def panels(*i: Expr) -> tuple[Expr, ...]:
-        outer = (*(i[n] for n in rest), i[column] // width, *(i[n] for n in order), i[along] // STEP)
-        return (*outer, i[column] % width, i[along] % STEP)
+        outer = (*(i[n] for n in rest), i[column] // width, *(i[n] for n in order), i[along] // dot.by.step)
+        return (*outer, i[column] % width, i[along] % dot.by.step)
 
     copy.transform_layout(panels)
 
@@ -126,10 +148,10 @@ def _tile_output(s: Schedule, output: Stage, block: Block, tile: Tile) -> Loop:
 def _fill_tile(stage: Stage, block: Block, dot: Dot) -> None:
     axes, reduce = list(stage.axis), list(stage.reduce_axis)
     vectors, lane = stage.split(axes[-1], LANES)
-    four_o, four = stage.split(reduce.pop(reduce_vars(block).index(dot.along)), STEP)
-    stage.reorder(*reduce, four_o, *axes[:-1], vectors, lane, four)
+    steps, within = stage.split(reduce.pop(reduce_vars(block).index(dot.along)), dot.by.step)
+    stage.reorder(*reduce, steps, *axes[:-1], vectors, lane, within)
     try:
-        stage.tensorize(lane, INSTRUCTION, fallback=True)
+        stage.tensorize(lane, dot.by.name, fallback=True)
     except ScheduleError:  # columns that integer sets could not show to be whole: the loops are right all the same
-        stage.reorder(four, lane)
+        stage.reorder(within, lane)
         stage.vectorize(lane)

@@ -34,10 +34,11 @@ def schedule_elementwise(s: Schedule, stage: Stage, machine: Machine, *, paralle
     if len(axes) > 1 and _is_flat(s, stage):
         axes = [stage.fuse(*axes)]
     lanes = vector_lanes(s, stage, machine)
-    turned = _transposed_axis(s, stage, lanes)
-    if turned is not None:
-        _tile_transposed(s, stage, axes, turned, lanes, parallel)
-        return
+    for size in (lanes, lanes // 2):
+        turned = _transposed_axis(s, stage, size)
+        if turned is not None and (size == lanes or _moves(s, stage, size)):
+            _tile_transposed(s, stage, axes, turned, size, parallel)
+            return
     tail = _contiguous_tail(s, stage, machine) if len(axes) > 2 else 1
     if tail > 1:
         axes = [*axes[:-tail], stage.fuse(*axes[-tail:])]
@@ -94,6 +95,13 @@ def _transposed_axis(s: Schedule, stage: Stage, lanes: int) -> int | None:
         if long and any(step(e, axes[n]) == "unit" for e in far):
             return n
     return None
+
+
+def _moves(s: Schedule, stage: Stage, size: int) -> bool:
+    """Whether a tile of `size` by `size` elements is turned in registers: they are moved as they are."""
+    block = s.block(stage)
+    whole = all((n := extent(block, v)) is not None and n % size == 0 for v in spatial_vars(block)[-1:])
+    return size >= 4 and whole and source_of(block).op == "load" and store_of(block).buffer.dtype.name in TURNED
 
 
 def _tile_transposed(s: Schedule, stage: Stage, axes: list[Loop], turned: int, lanes: int, parallel: bool) -> None:

@@ -6,8 +6,10 @@ from tensorlang.ir.reduction import reduction_of
 from tensorlang.ir.stmt import Block
 from tensorlang.ir.visitor import free_vars, loads, walk
 from tensorlang.schedule import Schedule
+from tensorlang.symbolic.affine import linear_form
 
 from .analysis import (
+    extent,
     is_contraction,
     is_costly,
     is_index_math,
@@ -21,10 +23,11 @@ from .analysis import (
 )
 
 
-def inline_injective(s: Schedule, keep_shared: bool = False) -> None:
+def inline_injective(s: Schedule, keep_shared: bool = False, keep_lines: bool = False) -> None:
     """Inline every injective stage but outputs, and what a windowed or contracting reader would recompute.
 
     With `keep_shared`, also not what is costly (powers) and read by several stages: along rows it stays in the nearest cache.
+    With `keep_lines`, also not lines that are computed and then read at computed places.
     """
     for stage in list(s.stages):
         block = s.block(stage)
@@ -36,6 +39,8 @@ def inline_injective(s: Schedule, keep_shared: bool = False) -> None:
         readers = readers_of(s, buffer)
         plain = all(is_plain(s, reader) for reader in readers)
         if keep_shared and len(readers) > 1 and is_costly(block):
+            continue
+        if keep_lines and any(gathers_from(reader, block) for reader in readers if plain):
             continue
         if readers and plain and all(_may_inline(block, reader) for reader in readers):
             stage.compute_inline()
@@ -54,6 +59,20 @@ def _may_inline(block: Block, reader: Block) -> bool:
     # A reduction along rows reads every element once; a window or a contraction reads it many times.
     reduction = reduction_of(reader)
     return reduction is not None and not _reads_repeatedly(reader)
+
+
+LONGEST_LINE = 4096  # elements, that stay in the first-level cache
+
+
+def gathers_from(reader: Block, block: Block) -> bool:
+    """Whether `reader` is injective and its vectors are elements at computed places of a line that `block` computes from
+    several: one element at a time, while the line itself can be made a vector at a time."""
+    axes, last = spatial_vars(reader), spatial_vars(block)[-1:]
+    length = extent(block, last[0]) if last else None
+    if is_reduction(reader) or not axes or length is None or length > LONGEST_LINE or len(loads(source_of(block))) < 2:
+        return False
+    reads = [e.args[-1] for e in loads(source_of(reader)) if e.value is store_of(block).buffer]
+    return any(axes[-1] in free_vars(i) and linear_form(i, {axes[-1]}) is None for i in reads)
 
 
 def _scatters_columns(block: Block, reader: Block) -> bool:

@@ -4,6 +4,7 @@ name                  meaning                                                   
 transposed_N_TYPE   c TYPE[N, N] = a TYPE[N, N] transposed, in registers
 x86.fma_tile_RxC      c f32[R, C] += a f32[R, K] b f32[K, C]; c in registers         avx512f
 x86.vnni_dot4         c i32[16] += a u8[4] . b i8[16, 4]                            avx512vnni
+x86.bf16_dot2         c f32[16] += a bf16[2] . b bf16[16, 2]                        avx512bf16
 x86.amx_i8            c i32[16, 16] += a i8[16, 64] . b i8[16, 16, 4]               amx-int8
 x86.amx_bf16          c f32[16, 16] += a bf16[16, 32] . b bf16[16, 16, 2]           amx-bf16
 arm.sdot4, arm.udot4  c i32[4] += a i8[4] . b i8[4, 4]; the same of u8 into u32      dotprod
@@ -95,6 +96,21 @@ def _zero16(c):
 @te.tensor_intrin(_dot4_u8, name="x86.vnni_dot4", reset=_zero16, requires=("avx512vnni",))
 def vnni_dot4(c, a, b):
     hw.vstore(c, 0, hw.vpdpbusd(hw.vload(c, 0, 16), hw.vload_repeated(a, 0, 4, 16), hw.vload(b, 0, 64)))
+
+
+@te.compute
+def _dot2_bf16(a: te.bf16[2], b: te.bf16[16, 2]):
+    k = te.reduce_axis(2, name="k")
+    return te.compute((16,), lambda i: te.sum(te.cast("f32", a[k]) * te.cast("f32", b[i, k]), axis=k), name="c")
+
+
+def _zero16_f32(c):
+    hw.vstore(c, 0, hw.vsplat(hw.f32(0.0), 16))
+
+
+@te.tensor_intrin(_dot2_bf16, name="x86.bf16_dot2", reset=_zero16_f32, requires=("avx512bf16",))
+def bf16_dot2(c, a, b):
+    hw.vstore(c, 0, hw.vdpbf16(hw.vload(c, 0, 16), hw.vload_repeated(a, 0, 2, 16), hw.vload(b, 0, 32)))
 
 
 # -- x86: AMX -----------------------------------------------------------------------------------------------------------

@@ -38,6 +38,7 @@ from .analysis import (
 from .elementwise import schedule_elementwise
 
 LINE = 64  # bytes of a cache line
+PANEL_SHARE = 0.7  # of the second-level cache, which a panel of columns may take
 LEAST_PANELS = 8  # of columns, from which a packed copy of the rows is repaid
 SHARE = 16  # tiles that a thread takes at a time where their number is not known
 LONG_REDUCTION = 64  # iterations of a tile's reduction from which the cost of finding the tile does not matter
@@ -84,6 +85,9 @@ def schedule_tile(s: Schedule, stage: Stage, machine: Machine, before: Collectio
         batch = [loop for n, loop in enumerate(outer) if n in shared]
         rest = [loop for n, loop in enumerate(outer) if n not in shared]
         around = [*batch, column_o, *rest]
+        if row_o is not None and rest and _filters_stay(block, tile, machine):
+            around = [*batch, row_o, *rest, column_o]
+            row_o, tail = None, []
         output.reorder(*around, *tail, *inner)
         long = reduction_size(block)
         if panels:  # each is copied just before all the rows that are multiplied with it
@@ -118,6 +122,15 @@ def schedule_tile(s: Schedule, stage: Stage, machine: Machine, before: Collectio
     if worth_parallel(amount):
         output.parallel(at)
     return done
+
+
+def _filters_stay(block: Block, tile: Tile, machine: Machine) -> bool:
+    """Whether columns are windows along the lines of an image, and a tile's filters fit into half of the first-level cache:
+    they stay there while the image passes by, and the result is written line after line."""
+    column = spatial_vars(block)[-1]
+    windows = any(stride(e, column) in (1, 2) and e.args[-1] is not column for e in loads(source_of(block)))
+    steps = reduction_size(block)
+    return windows and steps is not None and tile.rows * steps * 4 <= machine.l1_bytes // 2
 
 
 def _column_tail(block: Block, width: int) -> str:
@@ -377,7 +390,7 @@ def choose_tile(block: Block, machine: Machine, steps: int | None = None, most_r
                 panel = reduction * vectors * lanes * 4
                 if panel > machine.l1_bytes // 2:
                     cycles = max(cycles, vectors * lanes * 4 / 24)
-                if panel > machine.l2_bytes * 0.4:
+                if panel > machine.l2_bytes * PANEL_SHARE:
                     cycles = max(cycles, vectors * lanes * 4 / 8)
             waste = 1.0
             if row_extent:

@@ -1,6 +1,7 @@
 """The default schedule of CUDA: every stage is a grid of thread blocks.
 
     injective producers          inlined, unless a contraction would compute them again and again
+    products of halves           on tensor cores (`tensor_core`); of f32 too where the target is told to round to tf32
     products of matrices         a tile of the result by one block, a smaller one in the registers of each thread; operands
                                  come through shared memory, fetched by all threads together
     reductions along rows        softmax, layer norm: a row by a warp or by a block (`rows`)
@@ -23,6 +24,7 @@ from .elementwise import schedule_elements
 from .product import schedule_tiled_product
 from .registers import schedule_registers
 from .rows import schedule_rows
+from .tensor_core import schedule_tensor_cores
 
 
 def schedule(s: Schedule, machine: Machine) -> None:
@@ -34,7 +36,7 @@ def schedule(s: Schedule, machine: Machine) -> None:
     for stage in list(s.stages):
         block = s.block(stage)
         if stage.name not in done and is_reduction(block) and is_plain(s, block):
-            done |= _reduction(s, stage)
+            done |= schedule_tensor_cores(s, stage, machine) or _reduction(s, stage)
     for stage in list(s.stages):
         if stage.name not in done:
             done |= schedule_elements(s, stage)

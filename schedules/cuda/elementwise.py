@@ -40,7 +40,7 @@ def _vectors(stage: Stage, block: Block, sizes: list[int]) -> set[str]:
     """A vector of neighbours for each thread."""
     lanes = VECTOR_BYTES // store_of(block).buffer.dtype.nbytes
     axis = spatial_vars(block)[-1]
-    if lanes not in (2, 4) or prod(sizes) < MANY or not any(step(e, axis) == "unit" for e in loads(source_of(block))):
+    if lanes not in (2, 4, 8) or prod(sizes) < MANY or not any(step(e, axis) == "unit" for e in loads(source_of(block))):
         return set()
     axes = list(stage.axis)
     if sizes[-1] % lanes == 0:

@@ -103,6 +103,10 @@ def schedule_tiled_product(s: Schedule, stage: Stage) -> set[str]:
         shared.compute_at(stage, k_o)
         _fetch(shared, turned)
         done |= {shared.name, local.name}
+    size = s.extent(k_o)
+    if size.op == "const" and size.value > 1:  # the next tiles come while this one's product is computed
+        stage.software_pipeline(k_o, [*[0] * len(operands), 1])
+        done |= {st.name for st in s.stages}
     return done
 
 
@@ -156,6 +160,7 @@ def _fetch(tile: Stage, turned: bool) -> None:
     tile.bind(thread_y, "threadIdx.y")
     tile.bind(thread_x, "threadIdx.x")
     tile.vectorize(lanes)
+    tile.pragma(lanes, "async_copy")
 
 
 def _vectorize(stage: Stage, loop: Loop) -> None:

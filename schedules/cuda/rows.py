@@ -23,7 +23,7 @@ LEAST = 16  # elements of the shortest row that is worth a warp
 WARP_ELEMENTS = 1024  # the longest row that a warp takes
 MOST_THREADS = 1024
 KEPT = 32  # elements of a row that a thread keeps in registers
-EXCHANGED = ("f32", "f64", "i32", "i64")  # types of values that threads exchange
+EXCHANGED = ("f32", "f64", "i32", "i64", "f16", "bf16")  # types of values that threads exchange; sums of halves are f32
 
 
 def schedule_rows(s: Schedule) -> bool:

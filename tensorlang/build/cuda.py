@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tensorlang.codegen.cuda.emit import HEADER, SHARED_BYTES, cuda_program, emit_cuda_kernel
+from tensorlang.codegen.cuda.emit import HEADER, MOST_SHARED_BYTES, cuda_program, emit_cuda_kernel
 from tensorlang.codegen.cuda.ptx import CAPABILITY, INSTALL, compile_ptx, fingerprint, launch_names
 from tensorlang.codegen.cuda.ptxas import assemble
 from tensorlang.codegen.emit import EmittedKernel
@@ -31,6 +31,7 @@ class Cuda(Target):
 
     Args:
         vectors: whether kernels may count on parameters that begin at multiples of 16 bytes.
+        tf32: whether products of f32 may round their operands to 11 bits of mantissa for tensor cores: `target="cuda-tf32"`.
     """
 
     name = "cuda"
@@ -41,20 +42,24 @@ class Cuda(Target):
     graph_compiler = "tensorlang.graph.device:compile_device"
     graph_runner = "tensorlang.runtime.cuda:CudaRunner"
 
-    def __init__(self, vectors: bool = True):
-        self.vectors = vectors
+    def __init__(self, vectors: bool = True, tf32: bool = False):
+        self.vectors, self.tf32 = vectors, tf32
+
+    def accepts(self, text: str) -> Cuda | None:
+        return Cuda(self.vectors, tf32=True) if text == "cuda-tf32" else super().accepts(text)  # type: ignore[return-value]
 
     def without_vectors(self) -> Cuda:
         """For arrays that begin anywhere."""
-        return Cuda(vectors=False)
+        return Cuda(vectors=False, tf32=self.tf32)
 
     def machine(self, threads: int) -> Machine:
         return Machine(
             vector_bytes=4,
             threads=1,
             scopes=("shared",),
+            features=frozenset(("sm_80", *(("tf32",) if self.tf32 else ()))),
             thread_axes=tuple(f"{kind}.{d}" for kind in ("blockIdx", "threadIdx") for d in "xyz"),
-            limits={"threads_per_block": BLOCK_THREADS, "shared_bytes": SHARED_BYTES},
+            limits={"threads_per_block": BLOCK_THREADS, "shared_bytes": MOST_SHARED_BYTES},
         )
 
     def needs(self) -> list[Need]:

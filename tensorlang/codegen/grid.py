@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 
-from tensorlang.codegen.barriers import is_barrier, place_barriers, read, written
+from tensorlang.codegen.barriers import is_barrier, is_commit, place_barriers, read, waits_for, written
 from tensorlang.codegen.emit import EmittedKernel, Emitter
 from tensorlang.errors import BuildError
 from tensorlang.ir.buffer import Buffer
@@ -62,7 +62,8 @@ class GridKernel(EmittedKernel):
 class GridEmitter(Emitter):
     """A program as functions that grids run. A language derives from it, and spells the statements below."""
 
-    shared_bytes: int  # what a block may share
+    shared_bytes: int  # what a block may share without asking for more
+    most_shared_bytes = 0  # what it may ask for, if that is more
     private_bytes: int  # what a thread may keep in an array of its own
 
     def __init__(self, func: PrimFunc, name: str):
@@ -99,6 +100,14 @@ class GridEmitter(Emitter):
         """The end of what was opened."""
 
     def barrier(self, depth: int) -> None:
+        raise NotImplementedError
+
+    def commit(self, depth: int) -> None:
+        """The end of a group of asynchronous copies."""
+        raise NotImplementedError
+
+    def wait(self, pending: int, depth: int) -> None:
+        """Wait for all groups of copies but the last `pending`."""
         raise NotImplementedError
 
     def declare_shared(self, buffer: Buffer, size: int) -> None:
@@ -143,7 +152,7 @@ class GridEmitter(Emitter):
         return GridKernel(self.name, text, tuple(params), space, (), tuple(launches), outputs, sizes, aligned)
 
     def _launch(self, nest: Stmt, function: str) -> tuple[Launch, str]:
-        nest = place_barriers(nest, self.private)
+        nest = self.with_barriers(nest)
         self.lines, self.prologue, self.shared = [], [], 0
         self.threads = self._most_threads(nest)
         blocks: list[Expr] = [const(1)] * 3
@@ -154,6 +163,14 @@ class GridEmitter(Emitter):
         rank = max((d + 1 for d in range(3) if blocks[d] is not const(1) or self.threads[d] > 1), default=1)
         launch = Launch(function, tuple(map(self.spell, used)), tuple(blocks[:rank]), tuple(self.threads[:rank]))
         return launch, self.function(function, used)
+
+    def with_barriers(self, nest: Stmt) -> Stmt:
+        """A nest of the program with the barriers that its threads need."""
+        return place_barriers(nest, self.private)
+
+    def together(self, s: Stmt) -> bool:
+        """Whether the threads of dimension x go through a nest that is not bound to them together."""
+        return False
 
     def _most_threads(self, nest: Stmt) -> list[int]:
         """Threads along each dimension: as many as the longest loop bound to it."""
@@ -201,6 +218,10 @@ class GridEmitter(Emitter):
                 self._together(c, depth)
         elif is_barrier(s):
             self.barrier(depth)
+        elif is_commit(s):
+            self.commit(depth)
+        elif (pending := waits_for(s)) is not None:
+            self.wait(pending, depth)
         elif axis_of(s, "threadIdx") is not None:
             self._threads(s, depth)
         elif isinstance(s, Allocate):
@@ -237,10 +258,11 @@ class GridEmitter(Emitter):
                 "compute it in a loop bound to threadIdx"
             )
         self.shared += size.value * buffer.dtype.nbytes
-        if self.shared > self.shared_bytes:
+        most = max(self.shared_bytes, self.most_shared_bytes)
+        if self.shared > most:
             raise BuildError(
                 f"{self.func.name}: a block shares {self.shared} bytes for {buffer.name} and others, more than the "
-                f"{self.shared_bytes} that it may; use smaller tiles"
+                f"{most} that it may; use smaller tiles"
             )
         self.declare_shared(buffer, max(1, size.value))
 
@@ -264,7 +286,8 @@ class GridEmitter(Emitter):
             )
         used = {d for d, _ in bound}
         guards = [f"{self.thread(d)} < {n.extent.value}" for d, n in bound if n.extent.value < self.threads[d]]
-        guards += [f"{self.thread(d)} == 0" for d in range(3) if self.threads[d] > 1 and d not in used]
+        alone = [d for d in range(3) if self.threads[d] > 1 and d not in used]
+        guards += [f"{self.thread(d)} == 0" for d in alone if d > 0 or not self.together(s)]
         inner = depth + 1 if guards else depth
         if guards:
             self.open_if(self.conjunction(guards), depth)
@@ -291,7 +314,7 @@ class GridEmitter(Emitter):
 
     def _one_thread(self, s: Stmt, depth: int) -> None:
         """What is bound to no threads is done by one."""
-        guards = [f"{self.thread(d)} == 0" for d in range(3) if self.threads[d] > 1]
+        guards = [f"{self.thread(d)} == 0" for d in range(3) if self.threads[d] > 1 and (d > 0 or not self.together(s))]
         if guards:
             self.open_if(self.conjunction(guards), depth)
             self.stmt(s, depth + 1)

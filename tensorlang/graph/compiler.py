@@ -99,6 +99,7 @@ def compile_graph(graph: Graph, target: Target, settings: Settings, weights: Wei
         "format": FORMAT,
         "triple": host.triple,
         "cpu_features": sorted(f[1:] for f in host.features.split(",") if f.startswith("+")),
+        "precision": "bf16" if options.halves else "float32",
         **as_declared(program.manifest, declared),
     }
     if settings.dump_dir is not None:
@@ -107,9 +108,17 @@ def compile_graph(graph: Graph, target: Target, settings: Settings, weights: Wei
 
 
 def options_for(cpu: Target, settings: Settings) -> Options:
-    """How graphs are optimised for a machine: bytes are multiplied as bytes where an instruction does so."""
+    """How graphs are optimised for a machine: bytes are multiplied as bytes, halves as halves, where an instruction does so."""
     lanes, integers = cpu.machine(1).lanes(4), cpu.has("avx512vnni")
-    return Options(integers=integers, winograd=settings.winograd, lanes=lanes, channels_second=lanes > 1, chain=True)
+    halves = settings.precision == "bf16" and cpu.has("avx512bf16")
+    return Options(
+        integers=integers,
+        halves=halves,
+        winograd=settings.winograd and not halves,  # its sums of inputs would be rounded to 8 bits
+        lanes=lanes,
+        channels_second=lanes > 1,
+        chain=True,
+    )
 
 
 def as_declared(manifest: dict[str, Any], graph: Graph) -> dict[str, Any]:

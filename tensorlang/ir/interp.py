@@ -71,8 +71,9 @@ def run(
         order: in which order parallel and vectorized loops run: "ascending", "reversed" or "shuffled" (by `seed`).
         on_access: called before every access as `on_access("read" | "write", buffer, indices, env)`; `env` holds the
             values of the loop and block variables around it.
-        on_barrier: called at every barrier of a grid's program, with "barrier" or "launch". Threads run one after the other,
-            from barrier to barrier: whoever wants to know whether another order could matter asks `ir.races`.
+        on_barrier: called at every barrier of a grid's program, with "barrier" or "launch", and where groups of copies end or
+            are waited for, with "commit" or "wait N". Threads run one after the other, from barrier
+            to barrier: whoever wants to know whether another order could matter asks `ir.races`.
 
     Raises:
         InputError: arrays do not fit the parameters.

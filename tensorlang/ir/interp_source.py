@@ -22,7 +22,8 @@ from tensorlang.errors import InternalError
 from tensorlang.ir.buffer import Buffer
 from tensorlang.ir.dtype import DType
 from tensorlang.ir.expr import BINARY, COMPARE, Expr, const
-from tensorlang.ir.intrinsics import BARRIER, INTRINSICS, LAUNCH
+from tensorlang.ir.intrinsics import BARRIER, COMMIT, INTRINSICS, LAUNCH, WAIT
+from tensorlang.ir.reduction import CROSS_THREAD
 from tensorlang.ir.stmt import Allocate, Block, CallPacked, Evaluate, For, If, MultiStore, PrimFunc, Seq, Stmt, Store
 from tensorlang.ir.tensor_intrin import find_part
 
@@ -163,8 +164,10 @@ class _Source:
             outputs = _tuple(str(n) for n, a in enumerate(s.args) if a in s.outputs)
             self.line(f"R.call_packed({s.name!r}, {_tuple(args)}, {outputs})")
         elif isinstance(s, Evaluate):
-            if s.expr.op == "call" and s.expr.value in (BARRIER, LAUNCH):
+            if s.expr.op == "call" and s.expr.value in (BARRIER, LAUNCH, COMMIT):
                 self.line(f"R.synchronise({s.expr.value!r})")
+            elif s.expr.op == "call" and s.expr.value == WAIT:
+                self.line(f"R.synchronise({f'{WAIT} {s.expr.args[0].value}'!r})")
             elif s.expr.op == "call" and s.expr.value not in INTRINSICS:
                 if find_part(s.expr.value) is not None:
                     self.tensor_call(s.expr)
@@ -194,7 +197,8 @@ class _Source:
             self.blocks = outer
             return
         extent = self.value(s.extent)
-        shuffled = self.variant.reorder and s.kind not in ("serial", "unrolled")
+        combined = CROSS_THREAD in s.annotations  # into one element, which the first iteration initialises
+        shuffled = self.variant.reorder and s.kind not in ("serial", "unrolled") and not combined
         self.blocks += 1
         self.env.append(s.var)
         with self.suite(f"for {self.name(s.var, 'v')} in {'R.order' if shuffled else 'range'}({extent}):"):

@@ -44,6 +44,9 @@ def _right_shift(x: Any, n: Any) -> Any:
 PREFETCH = "prefetch"  # the intrinsic, and the annotation of a loop that asks for it: ((buffer, iterations ahead), ...)
 BARRIER = "barrier"  # called for its effect: the threads of a block wait for each other
 LAUNCH = "launch"  # called for its effect, between nests: all blocks are through before the next begin
+ASYNC_COPY = "async_copy"  # annotation of a loop of copies into shared memory that may arrive later than they are made
+COMMIT = "commit"  # called for its effect: the copies that a thread began since the last one are a group
+WAIT = "wait"  # called for its effect: all but the last so many groups of copies of a thread have arrived
 
 INTRINSICS: dict[str, Intrinsic] = {
     i.name: i

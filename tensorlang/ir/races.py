@@ -6,6 +6,9 @@
 Threads run one after the other, from barrier to barrier, which is one of the orders that a device may take. Two accesses could
 come in another order on a device if they are of different threads of one block with no barrier between, or of different blocks
 in one launch. Where one of two such accesses to an element is a write, the program has a race: what it computes is an accident.
+An asynchronous copy (`async_copy`) has not arrived before its thread waits for the group that it belongs to; who touches what
+it brings before that, or in another thread before the barrier after it, has a race with it.
+Tiles that are bound to tensor intrinsics are not judged here: which thread of a warp has what is the instruction's affair.
 What a run does not reach is not judged; all of a program whose control flow does not depend on its data is reached.
 """
 
@@ -20,8 +23,10 @@ from tensorlang.errors import InputError, TensorlangError
 from tensorlang.ir.buffer import Buffer
 from tensorlang.ir.expr import Expr
 from tensorlang.ir.interp import run
+from tensorlang.ir.intrinsics import ASYNC_COPY, COMMIT, WAIT
 from tensorlang.ir.reduction import CROSS_THREAD
 from tensorlang.ir.stmt import Allocate, For, PrimFunc, Stmt, Store
+from tensorlang.ir.tensor_intrin import RESET, TENSORIZED
 from tensorlang.ir.visitor import children, walk_stmt
 
 Place = tuple[int, int, int]
@@ -42,7 +47,10 @@ class RaceError(TensorlangError):
         self.buffer, self.index, self.first, self.second = buffer, index, first, second
         at = f"{buffer.name}[{', '.join(map(str, index))}]"
         (one, block, thread), (two, other_block, other_thread) = first, second
-        if block == other_block:
+        if first[1:] == second[1:]:
+            where = f"thread {thread} {_VERBS[two]} {at}, to which it copies asynchronously"
+            why = "it has not waited for that"
+        elif block == other_block:
             where = f"thread {thread} {_VERBS[one]} and thread {other_thread} {_VERBS[two]} {at}, both in block {block}"
             why = "no barrier stands between"
         else:
@@ -76,17 +84,36 @@ class _Watch:
         self.axes = _axes(func.body)
         self.combined = _combined(func.body)
         self.in_block, self.in_thread = _allocated(func.body, "blockIdx."), _allocated(func.body, "threadIdx.")
-        self.epoch = 0
+        self.copying = {
+            s.var: t.buffer
+            for s in walk_stmt(func.body) if isinstance(s, For) and s.annotations.get(ASYNC_COPY)
+            for t in walk_stmt(s) if isinstance(t, Store) and t.buffer not in func.buffers
+        }  # fmt: skip
+        self.tiles = {
+            s.var for s in walk_stmt(func.body) if isinstance(s, For) and not {TENSORIZED, RESET}.isdisjoint(s.annotations)
+        }
+        self.epoch = self.groups = 0
+        self.flying: dict[tuple[Any, ...], tuple[int, tuple[str, Place, Place]]] = {}  # by element: group, and who copies
         # By element: the accesses that no barrier has ordered yet: kind, block, thread, and the barriers passed so far.
         self.held: dict[tuple[Any, ...], list[tuple[str, Place, Place, int]]] = {}
 
     def barrier(self, kind: str) -> None:
+        if kind == COMMIT:
+            self.groups += 1
+            return
+        if kind.startswith(WAIT):
+            arrived = [k for k, (group, _) in self.flying.items() if group < self.groups - int(kind.split()[1])]
+            for key in arrived:  # written now: others find it after the next barrier
+                _, me = self.flying.pop(key)
+                self.held.setdefault(key, []).append((*me, self.epoch))
+            return
         self.epoch += 1
         if kind == "launch":
             self.held.clear()
+            self.flying.clear()
 
     def access(self, kind: str, buffer: Buffer, index: tuple[int, ...], env: Mapping[Expr, int]) -> None:
-        if buffer in self.in_thread:
+        if buffer in self.in_thread or not self.tiles.isdisjoint(env):
             return
         block, thread = [0, 0, 0], [0, 0, 0]
         for v, n in env.items():
@@ -96,6 +123,10 @@ class _Watch:
                 (block if axis.startswith("blockIdx.") else thread)["xyz".index(axis[-1])] = n
         me = (kind, _place(block), _place(thread), self.epoch)
         key = (buffer, index, me[1] if buffer in self.in_block else None)
+        if key in self.flying:
+            raise RaceError(self.func, buffer, index, self.flying[key][1], me[:3])
+        if kind == "write" and any(self.copying.get(v) is buffer for v in env):
+            self.flying[key] = (self.groups, me[:3])
         held = self.held.setdefault(key, [])
         for other in held:
             ordered = other[1] == me[1] and (other[2] == me[2] or other[3] < me[3])

@@ -202,6 +202,9 @@ class _Simplifier:
                 atom = monomial[0]
                 if (a := _positive(atom.args[1])) and a % c == 0:
                     return plus(q, self.floormod(self.floordiv(polynomial(atom.args[0]), {ONE: c}), {ONE: a // c}))
+        if (found := self._coarse(r, c)) is not None:  # (4*x + i) // 32 -> x // 8   (0 <= i < 4)
+            g, coarse, _ = found
+            return plus(q, self.floordiv(coarse, {ONE: c // g}))
         return plus(q, polynomial(floordiv(build(r), c)))
 
     def floormod(self, p: Poly, d: Poly) -> Poly:
@@ -229,7 +232,19 @@ class _Simplifier:
         if g > 1:
             inner = plus({m: v // g for m, v in terms.items()}, integer(k // g))
             return plus(times(self.floormod(inner, {ONE: c // g}), g), integer(k % g))
+        if (found := self._coarse(r, c)) is not None:  # (4*x + i) % 32 -> x % 8 * 4 + i   (0 <= i < 4)
+            g, coarse, fine = found
+            return plus(fine, self.floormod(coarse, {ONE: c // g}), g)
         return polynomial(floormod(build(r), c))
+
+    def _coarse(self, r: Poly, c: int) -> tuple[int, Poly, Poly] | None:
+        """g, x and i with r = g*x + i, g a divisor of c, and 0 <= i < g."""
+        for g in sorted({gcd(c, v) for m, v in r.items() if m} - {1, c}, reverse=True):
+            fine = {m: v % g if not m else v for m, v in r.items() if (not m or v % g) and not (not m and v % g == 0)}
+            low, high = self.ranges.bounds(fine)
+            if low is not None and high is not None and low >= 0 and high < g:
+                return g, {m: v // g for m, v in plus(r, fine, -1).items()}, fine
+        return None
 
     def _block(self, r: Poly, c: int) -> int | None:
         """n with n*c <= r < (n+1)*c, if that is proved."""

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from tensorlang.runtime.artifact import Artifact, read_artifact
@@ -129,7 +130,8 @@ def check_folder(folder: Path) -> dict[str, Any]:
 def _grouped(arrays: Any, count: int) -> list[list[np.ndarray]]:
     groups: list[list[np.ndarray]] = [[] for _ in range(count)]
     for name in arrays.files:
-        groups[int(name.split("_")[0])].append(arrays[name])
+        a = arrays[name]  # files of NumPy know no bfloat16
+        groups[int(name.split("_")[0])].append(a.view(ml_dtypes.bfloat16) if a.dtype.kind == "V" else a)
     return groups
 
 

@@ -104,9 +104,9 @@ def dense(m: int, n: int, k: int):
 
 
 def test_products_keep_their_sums_in_registers():
-    """A block's 64 x 64 sums are 16 of each thread; operands are shared, and barriers stand around their use."""
+    """A block's 64 x 64 sums are 16 of each thread; operands are shared, in two slots, with one barrier for each tile."""
     kernel = build(dense(128, 128, 64), target="cuda")
-    assert "cuda.local.array(16, f32)" in kernel.source and "cuda.shared.array(1024, f32, alignment=16)" in kernel.source
+    assert "cuda.local.array(16, f32)" in kernel.source and "cuda.shared.array(2048, f32, alignment=16)" in kernel.source
     assert kernel.source.count("cuda.syncthreads()") == 2
     ptx = kernel.target.inspect(kernel.source, "ptx", kernel.settings)
     assert "__local_depot" not in ptx and ptx.count("fma.rn.f32") >= 16 and ptx.count("bar.sync") == 2

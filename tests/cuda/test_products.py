@@ -63,11 +63,14 @@ def test_ragged_products_are_tiles_without_spills(size):
 
 
 def test_a_vector_is_not_read_where_nothing_is():
-    """Rows beyond the end are zeros: the guard stands around the whole vector; where it changes within one, there is none."""
-    rows = build(dense(70, 64, 64), target="cuda").source
-    assert "load4(x, " in rows and "if (i_o * 64" in rows
-    depth = build(dense(64, 64, 70), target="cuda").source
-    assert "load4(x, " not in depth
+    """Rows beyond the end are zeros: the guard stands around the whole vector, and around vectors of which all or nothing
+    exists; where it changes within one, elements are copied one by one."""
+    depth = build(dense(64, 64, 72), target="cuda").source
+    assert "copy_async4_if(w_pad, " in depth and "copy_async1_if(x_pad, " in depth
+    columns = build(dense(64, 72, 64), target="cuda").source
+    assert "copy_async4_if(w_pad, " in columns and "store4(out, " in columns
+    uneven = build(dense(64, 70, 64), target="cuda").source
+    assert "copy_async4" not in uneven and "store4(out, " not in uneven
 
 
 def test_arrays_that_begin_anywhere_are_read_by_elements():
@@ -82,4 +85,4 @@ def test_arrays_that_begin_anywhere_are_read_by_elements():
 
     assert _unaligned(program(16)) == frozenset() and _unaligned(program(20)) == {"dense"}
     scalar = build(dense(64, 64, 64), target=find_target("cuda").without_vectors()).lowered.emitted
-    assert not scalar.aligned and "load4(x, " not in scalar.text and "load4(x_shared, " in scalar.text
+    assert not scalar.aligned and "copy_async4" not in scalar.text and "load4(x_shared, " in scalar.text

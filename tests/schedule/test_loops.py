@@ -8,6 +8,7 @@ import pytest
 from tensorlang import te
 from tensorlang.build import build
 from tensorlang.errors import ScheduleError
+from tensorlang.ir import interp
 from tensorlang.schedule import Schedule
 from tests import programs
 from tests.schedule.checks import body_of, check, loops_of, replays
@@ -274,6 +275,19 @@ def test_bind_refuses_a_reduction_loop():
     _, inner = s["y"].split(k, 2)
     with pytest.raises(ScheduleError, match="rfactor"):
         s["y"].bind(inner, "threadIdx.x")  # a part of the reduction: the threads would have to add up what is not theirs
+
+
+def test_a_whole_reduction_bound_to_threads_is_a_sum_in_any_order():
+    s = dense()
+    s["y"].bind(s["y"].reduce_axis[0], "threadIdx.x")
+    check(s)
+    results = []
+    for func, order in ((s.original, "ascending"), (s.func, "reversed"), (s.func, "shuffled")):
+        arrays = programs.arrays_of(s.original)
+        outputs = [np.full([d.value for d in b.shape], np.nan, b.dtype.numpy) for b in func.outputs]
+        interp.run(func, [*arrays, *outputs], order=order)
+        results.append(outputs[0])
+    np.testing.assert_array_equal(results[1:], [results[0]] * 2)
 
 
 # -- hints ---------------------------------------------------------------------------------------------------------

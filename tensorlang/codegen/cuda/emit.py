@@ -16,16 +16,21 @@ import builtins
 import keyword
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import product
 from math import prod
 
-from tensorlang.codegen.barriers import grid_program
+from tensorlang.codegen.barriers import async_copies, grid_program, with_barriers
 from tensorlang.codegen.cuda import vocabulary
+from tensorlang.codegen.cuda.fragments import RESET, all_calls, first_loop, is_call, with_calls
 from tensorlang.codegen.expr_printer import ExprPrinter
-from tensorlang.codegen.grid import AXES, GridEmitter, GridKernel, axis_of, binds, cross_thread, is_one_block
+from tensorlang.codegen.grid import AXES, GridEmitter, GridKernel, Launch, axis_of, binds, cross_thread, is_one_block
+from tensorlang.codegen.warps import INSTRUCTIONS, REGISTERS, Call, calls_in
 from tensorlang.errors import BuildError
 from tensorlang.ir.buffer import Buffer
+from tensorlang.ir.dtype import DType
 from tensorlang.ir.expr import Expr, const, floormod, load, ne, not_, or_, rebuild, var
-from tensorlang.ir.stmt import Allocate, For, MultiStore, PrimFunc, Stmt, Store
+from tensorlang.ir.intrinsics import ASYNC_COPY
+from tensorlang.ir.stmt import Allocate, Evaluate, For, If, MultiStore, PrimFunc, Stmt, Store
 from tensorlang.ir.tree import path_to
 from tensorlang.ir.visitor import (
     children,
@@ -48,14 +53,16 @@ from tensorlang.symbolic.simplify import simplify
 HEADER = "from tensorlang.codegen.cuda.functions import *\n"
 RESERVED = frozenset([*keyword.kwlist, *dir(builtins), *vocabulary.NAMES])
 SHARED_BYTES = 48 * 1024  # what a block has without asking for more
+MOST_SHARED_BYTES = 227 * 1024  # what it may ask for (compute capability 9.0)
 PRIVATE_BYTES = 16 * 1024
 WARP = 32
 MOST_THREADS = 1024  # of a block
 COMBINED = {"add": "sum", "mul": "prod", "max": "max", "min": "min"}  # by operator: what threads combine together
 EXCHANGED = ("f32", "f64", "i32", "i64")  # types of registers that they exchange
 VECTOR_BYTES = 16  # of the widest access to memory
-VECTOR_LANES = (2, 4)
-VECTOR_TYPES = ("f32", "f64", "i32", "i64")
+ASYNC_BYTES = (4, 8, 16)  # that one asynchronous copy moves
+VECTOR_LANES = (2, 4, 8)
+VECTOR_TYPES = ("f32", "f64", "i32", "i64", "f16", "bf16")
 _ATOM = 12  # how tightly brackets bind (see `expr_printer`)
 
 
@@ -73,7 +80,10 @@ def emit_cuda_kernel(func: PrimFunc, name: str, trace: str = "", vectors: bool =
 
 def private_arrays(func: PrimFunc) -> set[Buffer]:
     """Arrays of a block of which no two threads touch one element; each thread gets its part of them to itself."""
-    private = {b for b in _block_arrays(func.body) if _is_private(func.body, b)}
+    copies = [s.body for s in walk_stmt(func.body) if isinstance(s, For) and s.annotations.get(ASYNC_COPY)]
+    copied = {s.buffer for s in copies if isinstance(s, Store)}
+    warps = calls_in(func.body)
+    private = {b for b in _block_arrays(func.body) if b not in copied and _is_private(func.body, b, warps)}
     if not is_one_block(func.body, private, SHARED_BYTES):
         private &= {b for s in walk_stmt(func.body) if axis_of(s, "blockIdx") is not None for b in _block_arrays(s)}
     return private
@@ -82,13 +92,20 @@ def private_arrays(func: PrimFunc) -> set[Buffer]:
 def cuda_program(func: PrimFunc) -> PrimFunc:
     """A lowered program with the barriers and launches that are emitted for it: what `ir.races` judges."""
     private = private_arrays(func)
-    return grid_program(func, private, is_one_block(func.body, private, SHARED_BYTES))
+    return grid_program(func, private, is_one_block(func.body, private, SHARED_BYTES), asynchronous=True)
 
 
 class CudaPrinter(ExprPrinter):
-    """Truth values are bytes in memory: numba-cuda does not convert what it reads."""
+    """Truth values are bytes in memory, and halves their bits: numba-cuda does not convert what it reads."""
 
     def _scalar(self, e: Expr) -> tuple[str, int]:
+        if e.op == "cast" and is_half(e.dtype):
+            (inner,) = e.args
+            wide = inner.dtype.name == "f32" or (inner.dtype.name, e.dtype.name) == ("f64", "f16")
+            return f"to_{e.dtype}({self(inner) if wide else f'f32({self(inner)})'})", _ATOM
+        if e.op == "cast" and is_half(e.args[0].dtype):
+            text = f"from_{e.args[0].dtype}({self(e.args[0])})"
+            return (text if e.dtype.name == "f32" else f"{e.dtype}({text})"), _ATOM
         text, level = super()._scalar(e)
         return (f"({text} != 0)", _ATOM) if e.op == "load" and e.dtype.is_bool else (text, level)
 
@@ -98,17 +115,84 @@ class CudaEmitter(GridEmitter):
 
     reserved = RESERVED
     shared_bytes = SHARED_BYTES
+    most_shared_bytes = MOST_SHARED_BYTES
     private_bytes = PRIVATE_BYTES
-
     def __init__(self, func: PrimFunc, name: str, vectors: bool = True):
         private = private_arrays(func)
-        names = {b.name for b in private}
-        super().__init__(_privatise(func, private) if private else func, name)
+        placed = with_barriers(func, private, is_one_block(func.body, private, SHARED_BYTES), asynchronous=True)
+        folded, held = with_calls(placed)
+        if foreign := sorted({b.name for b in _block_arrays(func.body)} & held - {b.name for b in private}):
+            raise BuildError(
+                f"{func.name}: {foreign[0]} lies in the registers of warps, whose instructions say which lane has what, and "
+                "some thread touches elements of another; let lane 4*g + t take rows g and g + 8, columns 2*t and 2*t + 1"
+            )
+        names = {b.name for b in private} | held
+        buffers = {s.buffer for s in walk_stmt(folded.body) if isinstance(s, Allocate) and s.buffer.name in names}
+        super().__init__(_privatise(folded, buffers) if buffers else folded, name)
         self.private = {b for b in _block_arrays(self.func.body) if b.name in names}
-
         self.of_thread = self.private | _thread_arrays(self.func.body)
         self.vectors = vectors
+        self.copies: dict[For, Buffer] = {}
         self.expr = CudaPrinter(self.spell, self.spell, self.ranges)
+
+    def _launch(self, nest: Stmt, function: str) -> tuple[Launch, str]:
+        self.copies = async_copies(nest)
+        return super()._launch(nest, function)
+
+    def with_barriers(self, nest: Stmt) -> Stmt:
+        return nest  # they were placed before arrays became registers
+
+    def together(self, s: Stmt) -> bool:
+        found = all_calls(s)
+        if found is None:
+            raise BuildError(
+                f"{self.func.name}: loop {first_loop(s)} holds instructions of a warp beside statements of one thread; bind a "
+                "loop of 32 around these to threadIdx.x"
+            )
+        if found and self.threads[0] != WARP:
+            raise BuildError(f"{self.func.name}: instructions of a warp need 32 threads on threadIdx.x, not {self.threads[0]}")
+        return found
+
+    def stmt(self, s: Stmt, depth: int) -> None:
+        if is_call(s) and isinstance(s, Evaluate):
+            self._warp(s.expr, depth)
+        else:
+            super().stmt(s, depth)
+
+    def _warp(self, e: Expr, depth: int) -> None:
+        """An instruction of a warp, on registers."""
+        name = str(e.value).removesuffix(RESET)
+        word = name.removeprefix("cuda.").removesuffix("_f32")
+        target = self._registers(e.args[0])
+        if e.value != name:
+            for place in target:
+                self.line(depth, f"{place} = f32(0.0)")
+            return
+        result = self.temporary("d")
+        if INSTRUCTIONS[name].action == "mma":
+            operands = ", ".join(f"({', '.join(self._registers(a))})" for a in e.args)
+        else:
+            source, step = e.args[1:]
+            buffer, base = source.value, source.args[0]
+            whole = VECTOR_BYTES // buffer.dtype.nbytes
+            rows = simplify(floormod(base, const(whole)), self.ranges) is const(0) and step.value % whole == 0
+            if buffer.dtype.nbytes == 2 and not rows:
+                raise BuildError(f"{self.func.name}: {name} reads rows of 16 bytes of {buffer.name}, which have to begin at "
+                                 "multiples of 16 bytes; storage_align it")  # fmt: skip
+            self.aligned.add(buffer)
+            operands = f"{self.spell(buffer)}, {self.expr(base)}, {self.expr(step)}"
+        self.line(depth, f"{result} = {word}({operands})")
+        for n, place in enumerate(target):
+            self.line(depth, f"{place} = {result}[{n}]")
+
+    def _registers(self, tile: Expr) -> list[str]:
+        """The registers of a tile, as elements of the lane's array."""
+        used = [v for v in REGISTERS if v in free_vars(tile)]
+        found = []
+        for values in product((0, 1), repeat=len(used)):
+            index = substitute(tile.args[0], {v: const(n) for v, n in zip(used, values, strict=True)})
+            found.append(f"{self.spell(tile.value)}[{self.expr(simplify(index, self.ranges))}]")
+        return found
 
     def function(self, name: str, params: list[Buffer | Expr]) -> str:
         typed = ", ".join(
@@ -140,6 +224,12 @@ class CudaEmitter(GridEmitter):
     def barrier(self, depth: int) -> None:
         self.line(depth, "cuda.syncthreads()")
 
+    def commit(self, depth: int) -> None:
+        self.line(depth, "copy_commit()")
+
+    def wait(self, pending: int, depth: int) -> None:
+        self.line(depth, f"copy_wait{pending}()")
+
     def declare_shared(self, buffer: Buffer, size: int) -> None:
         kind = "local" if buffer in self.private else "shared"
         self.prologue.append(f"    {self.spell(buffer)} = cuda.{kind}.array({size}, {_type(buffer)})")
@@ -161,28 +251,67 @@ class CudaEmitter(GridEmitter):
     def _for(self, s: For, depth: int) -> None:
         """A loop of one thread. A vectorized one that copies or computes neighbouring elements, at places that are proved to be
         multiples of its length, reads and writes them by one instruction; any other is a loop."""
+        if s in self.copies and self._async_copy(s, depth):
+            return
         if s.kind != "vectorized" or not self._wide(s, depth):
             super()._for(s, depth)
 
+    def _async_copy(self, loop: For, depth: int) -> bool:
+        """Copies from global to shared memory that the thread does not wait for: of a whole vector if both lie where one may,
+        else of elements. What a condition excludes comes as zeros. False where elements are too small for that."""
+        s, lanes = loop.body, loop.extent.value if loop.extent.op == "const" else 0
+        assert isinstance(s, Store)
+        (source,) = loads(s.value)
+        nbytes = source.value.dtype.nbytes
+        guards = list(next(iter(_conditions(s.value)[source])))
+        same = self._guards({tuple(guards)}, loop)
+        if same is not None and lanes * nbytes in ASYNC_BYTES:
+            places = [self._vector_place(b, i, loop) for b, i in ((s.buffer, s.indices[0]), (source.value, source.args[0]))]
+            if None not in places:
+                to, at = (self.expr(e) for e in places if e is not None)
+                self._copy(lanes, s.buffer, to, source.value, at, same, depth)
+                return True
+        if nbytes not in ASYNC_BYTES:
+            return False
+        for n in range(lanes):
+            lane = {loop.var: const(n)}
+            to, at = (self.expr(simplify(substitute(e, lane), self.ranges)) for e in (s.indices[0], source.args[0]))
+            self._copy(1, s.buffer, to, source.value, at, [substitute(c, lane) for c in guards], depth)
+        return lanes > 0
+
+    def _copy(self, count: int, to: Buffer, index: str, source: Buffer, at: str, guards: list[Expr], depth: int) -> None:
+        """`count` elements. Where a condition does not hold nothing is read, whatever the place would be."""
+        arguments = [self.spell(to), index, self.spell(source), at]
+        if guards:
+            arguments.append(self.conjunction([f"({self.expr(c)})" for c in guards]))
+        self.line(depth, f"copy_async{count}{'_if' if guards else ''}({', '.join(arguments)})")
+
     def _wide(self, loop: For, depth: int) -> bool:
         s, lanes = loop.body, loop.extent.value if loop.extent.op == "const" else 0
+        if isinstance(s, If) and s.else_ is None and lanes in VECTOR_LANES:
+            guard = self._uniform(s.cond, loop)
+            if guard is None or not isinstance(s.then, Store):
+                return False
+            before = len(self.lines)
+            self.open_if(self.expr(guard), depth)
+            if not self._wide(replace(loop, body=s.then), depth + 1):
+                del self.lines[before:]
+                return False
+            self.close(depth)
+            return True
         if not isinstance(s, Store) or lanes not in VECTOR_LANES:
             return False
         places = {e: self._vector_place(e.value, e.args[0], loop) for e in dict.fromkeys(loads(s.value))}
         target = self._vector_place(s.buffer, s.indices[0], loop)
-        under = _conditions(s.value)
-        wide = {
-            e: at
-            for e, at in places.items()
-            if at is not None and len(under[e]) == 1 and not any(loop.var in free_vars(c) for c in next(iter(under[e])))
-        }
+        under = {e: found for e, at in _conditions(s.value).items() if (found := self._guards(at, loop)) is not None}
+        wide = {e: at for e, at in places.items() if at is not None and e in under}
         if target is None and not wide:
             return False
         taken = {e: self.temporary("w") for e in wide}
         for e, at in wide.items():
             assert at is not None
             text = f"load{lanes}({self.spell(e.value)}, {self.expr(at)})"
-            if guards := [f"({self.expr(c)})" for c in next(iter(under[e]))]:  # elsewhere the element may not exist
+            if guards := [f"({self.expr(c)})" for c in under[e]]:  # elsewhere the element may not exist
                 zeros = ", ".join([f"{_type(e.value)}(0)"] * lanes)
                 text = f"{text} if {self.conjunction(guards)} else ({zeros})"
             self.line(depth, f"{taken[e]} = {text}")
@@ -200,6 +329,30 @@ class CudaEmitter(GridEmitter):
         texts = [f"{_type(s.buffer)}({self.expr(store.value)})" for store in values]
         self.line(depth, f"store{lanes}({self.spell(s.buffer)}, {self.expr(target)}, ({', '.join(texts)}))")
         return True
+
+    def _guards(self, conditions: set[tuple[Expr, ...]], loop: For) -> list[Expr] | None:
+        """The conditions under which a load happens, if they are the same in all iterations of `loop`."""
+        if len(conditions) != 1:
+            return None
+        found = [self._uniform(c, loop) for c in next(iter(conditions))]
+        return None if None in found else [c for c in found if c is not None]
+
+    def _uniform(self, cond: Expr, loop: For) -> Expr | None:
+        """`cond` without the loop's variable, if it is the same in all iterations: 4*i + v < 1000 for v in 4 -> 4*i < 1000."""
+        if loop.var not in free_vars(cond):
+            return cond
+        if cond.op == "and":
+            parts = [self._uniform(c, loop) for c in cond.args]
+            return None if None in parts else rebuild(cond, tuple(c for c in parts if c is not None))
+        if cond.op != "lt":
+            return None
+        left, right = cond.args
+        form = linear_form(left - right, {loop.var})
+        ranges = {v: n for v, n in self.ranges.items() if v is not loop.var}
+        whole = form is not None and form[0].get(loop.var) == 1
+        if form is None or not whole or simplify(floormod(form[1], loop.extent), ranges) is not const(0):
+            return None
+        return substitute(cond, {loop.var: const(0)})
 
     def _vector_place(self, buffer: Buffer, index: Expr, loop: For) -> Expr | None:
         """The first of the neighbouring elements at `index` in the iterations of `loop`, if a vector may lie there."""
@@ -277,9 +430,14 @@ def _thread_arrays(s: Stmt, inside: bool = False) -> set[Buffer]:
 
 
 def _type(buffer: Buffer) -> str:
-    if buffer.dtype.name in ("bf16", "f16"):
-        raise BuildError(f"target 'cuda' has no arrays of {buffer.dtype} yet: {buffer.name}; cast to f32 before")
+    if is_half(buffer.dtype):
+        return "u16"
     return "u8" if buffer.dtype.is_bool else buffer.dtype.name
+
+
+def is_half(dtype: DType) -> bool:
+    """Whether values of a type lie in memory in 16 bits, and are f32 in registers."""
+    return dtype.name in ("bf16", "f16")
 
 
 # -- arrays of a block whose elements belong to one thread each ------------------------------------------------------------
@@ -288,7 +446,7 @@ def _block_arrays(s: Stmt) -> list[Buffer]:
     return [c.buffer for c in walk_stmt(s) if isinstance(c, Allocate) and binds(c.body, "threadIdx")]
 
 
-def _is_private(body: Stmt, buffer: Buffer) -> bool:
+def _is_private(body: Stmt, buffer: Buffer, warps: Mapping[Expr, Call]) -> bool:
     """Whether no two threads of a block touch one element: integer sets know that of each write and any other access."""
     path = path_to(body, lambda s: isinstance(s, Allocate) and s.buffer is buffer)
     found = [a for a in every_access(path) if a.buffer is buffer] if path else []
@@ -296,6 +454,13 @@ def _is_private(body: Stmt, buffer: Buffer) -> bool:
     shared = [s.var for s in path if isinstance(s, For)]
     shared += [s.var for s in walk_stmt(body) if isinstance(s, For) and axis_of(s, "blockIdx") is not None]
     bound = [{axes[v]: v for v, _ in a.loops if v in axes} for a in found]
+    for a, at in zip(found, bound, strict=True):  # a lane of a warp has what its instructions give it
+        call = next((warps[v] for v, _ in a.loops if v in warps), None)
+        if call is not None:
+            lane = call.lane(buffer)
+            if lane is None:
+                return False
+            at["threadIdx.x"] = lane
     if not all(bound) or any(loads(i) for a in found for i in a.indices):
         return False
     sizes = {v: Interval(0, None) for a in found for e in a.indices for v in free_vars(e) - {v for v, _ in a.loops}}
@@ -307,7 +472,7 @@ def _is_private(body: Stmt, buffer: Buffer) -> bool:
             def apart(sides: Sides, at: dict[str, Expr] = at, other: dict[str, Expr] = other) -> Expr:
                 differ: Expr = const(False)
                 for axis in {*at, *other}:
-                    x, y = (sides[k][v[axis]] if axis in v else const(0) for k, v in enumerate((at, other)))
+                    x, y = (substitute(v[axis], sides[k]) if axis in v else const(0) for k, v in enumerate((at, other)))
                     differ = or_(differ, ne(x, y))
                 return differ
 
@@ -334,6 +499,7 @@ def _privatise(func: PrimFunc, buffers: set[Buffer]) -> PrimFunc:
     bound = [s for s in walk_stmt(func.body) if isinstance(s, For) and axis_of(s, "threadIdx") is not None]
     positions = {s.var: const(0) for s in bound}
     extents = {s.var: s.extent.value for s in walk_stmt(func.body) if isinstance(s, For) and s.extent.op == "const"}
+    extents |= dict.fromkeys(REGISTERS, 2)
     strides = {b: _dense_strides([substitute(i, positions) for i, _ in _accesses(func.body, b)], extents) for b in buffers}
     smaller = {b: b.with_(shape=(const(made[1]),)) for b, made in strides.items() if made is not None}
 

@@ -15,6 +15,8 @@ from tensorlang.errors import BuildError
 
 INSTALL = "pip install 'tensorlang[cuda]'"
 CAPABILITY = (9, 0)
+STATIC_SHARED_BYTES = 48 * 1024  # of arrays that a function declares itself
+DYNAMIC_SHARED = "// bytes of dynamic shared memory: "
 
 
 @cache
@@ -53,7 +55,7 @@ def compile_ptx(source: str, names: list[str], capability: tuple[int, int] = CAP
         entry = re.search(r"\.entry\s+(\w+)\(", ptx)
         if entry is None:
             raise BuildError(f"the PTX of {name} has no entry")
-        found[name] = _bounded(ptx.replace(entry.group(1), name), name, function.threads)
+        found[name] = _with_dynamic(_bounded(ptx.replace(entry.group(1), name), name, function.threads), name)
     return found
 
 
@@ -62,7 +64,30 @@ def _bounded(ptx: str, name: str, threads: tuple[int, ...]) -> str:
     threads have 64 each; a kernel that takes more does not launch)."""
     end = ptx.index(")", ptx.index(f".entry {name}("))
     sizes = ", ".join(str(n) for n in (*threads, 1, 1)[:3])
-    return f"{ptx[: end + 1]}\n.maxntid {sizes}{ptx[end + 1 :]}"
+    return f"{ptx[: end + 1]}\n.maxntid {sizes}\n.minnctapersm 1{ptx[end + 1 :]}"
+
+
+def _with_dynamic(ptx: str, name: str) -> str:
+    """`ptx` with its arrays in shared memory as parts of one whose size the launch says, if they are more than a function can
+    have of its own. A comment tells the size to whoever launches it."""
+    arrays = re.findall(r"^[ \t]*(?:\.visible )?\.shared \.align (\d+) \.b8 (\w+)\[(\d+)\];\n", ptx, flags=re.MULTILINE)
+    if sum(int(size) for _, _, size in arrays) <= STATIC_SHARED_BYTES:
+        return ptx
+    at, total = {}, 0
+    for align, array, size in arrays:
+        total = -(-total // int(align)) * int(align)
+        at[array] = total
+        total += int(size)
+    ptx = re.sub(r"^[ \t]*(?:\.visible )?\.shared \.align \d+ \.b8 \w+\[\d+\];\n", "", ptx, flags=re.MULTILINE)
+    whole = f"{name}_shared"
+
+    def place(found: re.Match[str]) -> str:
+        return f"{whole}+{at[found.group(1)] + int(found.group(2) or 0)}"
+
+    ptx = re.sub(rf"\b({'|'.join(at)})\b(?:\+(\d+))?", place, ptx)
+    head = ptx.index(".visible .entry")
+    declared = f"{DYNAMIC_SHARED}{total}\n.extern .shared .align 16 .b8 {whole}[];\n\n"
+    return ptx[:head] + declared + ptx[head:]
 
 
 @contextmanager

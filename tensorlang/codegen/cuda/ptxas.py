@@ -12,10 +12,11 @@ import re
 import shutil
 import subprocess
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
+from tensorlang.codegen.cuda.ptx import DYNAMIC_SHARED
 from tensorlang.errors import BuildError
 
 INSTALL = "pip install 'nvidia-cuda-nvcc==13.0.*', or put a CUDA toolkit's ptxas on PATH"
@@ -92,7 +93,9 @@ def assemble(ptx: dict[str, str], capability: tuple[int, int]) -> list[Assembly]
                 raise BuildError(f"{program} does not run: {error}") from error
             if done.returncode:
                 raise BuildError(f"ptxas refuses {name}:\n{(done.stderr or done.stdout).strip()}")
-            found.append(parse_report(name, done.stderr + done.stdout))
+            asked = re.search(rf"^{re.escape(DYNAMIC_SHARED)}(\d+)", text, flags=re.MULTILINE)
+            report = parse_report(name, done.stderr + done.stdout)
+            found.append(replace(report, shared_bytes=report.shared_bytes + (int(asked[1]) if asked else 0)))
     return found
 
 

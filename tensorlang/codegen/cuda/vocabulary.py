@@ -9,5 +9,10 @@ FUNCTIONS = (
     "log1p", "log2", "pow", "quotient", "round", "rsqrt", "sigmoid", "sign", "sin", "sinh", "sqrt", "tan", "tanh", "trunc",
 )  # fmt: skip
 COLLECTIVES = tuple(f"{who}_{kind}" for who in ("warp", "block") for kind in ("sum", "prod", "max", "min"))
-WIDE = ("load2", "load4", "store2", "store4")  # of neighbouring elements by one instruction
-NAMES = frozenset(["cuda", "launch", *TYPES, *FUNCTIONS, *COLLECTIVES, *WIDE])
+HALVES = ("from_bf16", "from_f16", "to_bf16", "to_f16")  # between f32 and the 16 bits of a half
+WIDE = ("load2", "load4", "load8", "store2", "store4", "store8")  # of neighbouring elements by one instruction
+COPIES = tuple(f"copy_async{n}{under}" for n in (1, 2, 4, 8) for under in ("", "_if"))
+ORDER = ("copy_commit", *(f"copy_wait{n}" for n in range(8)))
+KINDS = ("bf16", "f16", "tf32")  # what tensor cores multiply
+WARPS = tuple(f"{word}_{k}" for k in KINDS for word in ("mma", "load_a", "load_a_turned", "load_b", "load_b_turned"))
+NAMES = frozenset(["cuda", "launch", *TYPES, *FUNCTIONS, *COLLECTIVES, *HALVES, *WIDE, *COPIES, *ORDER, *WARPS])

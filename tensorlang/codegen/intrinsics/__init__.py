@@ -59,6 +59,7 @@ from tensorlang.codegen.intrinsics.machine import (
     llvm_call,
     sdot,
     udot,
+    vdpbf16,
     vpdpbusd,
 )  # fmt: skip
 from tensorlang.codegen.intrinsics.math import (
@@ -133,7 +134,7 @@ __all__ = [
     "floordiv_pos", "floormod_pos", "select", "minimum", "maximum", "fma", "logical_and", "logical_or", "logical_not",
     "vreduce_add", "vreduce_mul", "vreduce_max", "vreduce_min",
     # instructions of some machines
-    "vpdpbusd", "sdot", "udot", "amx_dot_i8", "amx_dot_bf16", "llvm_call",
+    "vpdpbusd", "vdpbf16", "sdot", "udot", "amx_dot_i8", "amx_dot_bf16", "llvm_call",
     # elementary functions
     "abs", "acos", "acosh", "asin", "asinh", "atan", "atanh", "ceil", "cos", "cosh", "erf", "exp", "expm1",
     "float_bits", "floor", "fmod", "from_float_bits", "isinf", "isnan", "log", "log1p", "log2", "pow", "quotient", "round",

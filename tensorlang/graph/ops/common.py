@@ -11,7 +11,7 @@ import numpy as np
 from tensorlang import te
 from tensorlang.errors import TypeCheckError
 from tensorlang.graph.ir import Value, lowest
-from tensorlang.ir.dtype import DType, f32, i8, i32, u8
+from tensorlang.ir.dtype import DType, dtype as dtype_of, f32, i8, i32, u8
 from tensorlang.ir.expr import Expr, ExprLike, call, cast, wrap
 from tensorlang.ir.visitor import free_vars, walk
 from tensorlang.symbolic.simplify import Interval, simplify
@@ -174,9 +174,12 @@ def accumulator(dtype: DType) -> DType:
     return f32 if dtype.is_float and dtype.bits == 16 else dtype
 
 
-def product_type(a: DType, b: DType) -> DType | None:
-    """The type of sums of products of `a` by `b`: their own; of u8 by i8, which machines multiply and add in one step, i32."""
-    return a if a == b else i32 if (a, b) == (u8, i8) else None
+def product_type(a: DType, b: DType, out: str | None = None) -> DType | None:
+    """The type of sums of products of `a` by `b`: `out` if that is said, or their own; of u8 by i8, which machines multiply and
+    add in one step, i32."""
+    if (a, b) == (u8, i8):
+        return i32
+    return None if a != b else a if out is None else dtype_of(out)
 
 
 def as_float(e: ExprLike, dtype: DType) -> Expr:

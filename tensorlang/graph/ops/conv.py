@@ -17,7 +17,7 @@ from tensorlang.graph.ops.common import canonical, known_size, plain, product_ty
 from tensorlang.graph.ops.shape import pad_stage
 from tensorlang.graph.ops.windows import Layout, output_size, windows
 from tensorlang.graph.registry import CONTRACTION, Op, as_ints, op
-from tensorlang.ir.dtype import DType
+from tensorlang.ir.dtype import DType, dtype as dtype_of
 from tensorlang.ir.expr import Expr, ExprLike, eq, floordiv, floormod, wrap
 
 Ints = Sequence[int]
@@ -50,7 +50,8 @@ def _check(what: str, x: TensorType, attrs: dict[str, Sequence[ExprLike]]) -> No
 class Conv(Op):
     """x convolved with w, plus a bias per output channel if there is a third input. Of u8 by i8 the sums are i32.
 
-    Attributes: `strides`, `dilations` per spatial axis, `pads` (begins, then ends), `group`, `layout`.
+    Attributes: `strides`, `dilations` per spatial axis, `pads` (begins, then ends), `group`, `layout`, and `out`: the type
+    of the sums where it is not the operands' own.
     """
 
     def infer(
@@ -64,6 +65,7 @@ class Conv(Op):
         dilations: Ints,
         group: int = 1,
         layout: str = "NCHW",
+        out: str | None = None,
     ) -> list[TensorType]:
         where = Layout.of(layout, x.ndim)
         _check("conv", x, {"strides": strides, "dilations": dilations, "pads": pads})
@@ -91,7 +93,7 @@ class Conv(Op):
         ]
         for size in sizes:
             require(size.op != "const" or size.value > 0, f"conv of {x} by {w}: the kernel is larger than the padded input")
-        kind = product_type(x.dtype, w.dtype) or x.dtype
+        kind = product_type(x.dtype, w.dtype, out) or x.dtype
         return [TensorType.of(kind, where.index(x.shape[0], out_channels, sizes))]
 
     def te(
@@ -105,9 +107,10 @@ class Conv(Op):
         dilations: Ints,
         group: int = 1,
         layout: str = "NCHW",
+        out: str | None = None,
     ) -> te.Tensor:
-        attrs = {"strides": strides, "pads": pads, "dilations": dilations, "group": group, "layout": layout}
-        (out,) = self.infer(TensorType.of(x.dtype, x.shape), TensorType.of(w.dtype, w.shape), **attrs)  # type: ignore[arg-type]
+        attrs = {"strides": strides, "pads": pads, "dilations": dilations, "group": group, "layout": layout, "out": out}
+        (result,) = self.infer(TensorType.of(x.dtype, x.shape), TensorType.of(w.dtype, w.shape), **attrs)  # type: ignore[arg-type]
         where, n = Layout.of(layout, x.ndim), x.ndim - 2
         begins, ends = where.full(pads[:n]), where.full(pads[n:])
         padded = x if all(_zero(p) for p in pads) else pad_stage(x, begins, ends)
@@ -115,7 +118,7 @@ class Conv(Op):
         depthwise = _is_depthwise(x.ndim, w.ndim, layout)
         kernel = _kernel_shape(weight, x.ndim, layout)
         in_channels = 1 if depthwise else weight[-2] if where.last else weight[1]
-        per_group = int(out.shape[where.channel].value) // group
+        per_group = int(result.shape[where.channel].value) // group
         names = ("kd", "kh", "kw")[-n:] if n <= 3 else tuple(f"k{a}" for a in range(n))
         ks = [te.reduce_axis(k, name=name) for k, name in zip(kernel, names, strict=True)]
         ic = None if depthwise or in_channels == 1 else te.reduce_axis(in_channels, name="ic")
@@ -134,10 +137,10 @@ class Conv(Op):
             else:
                 filters = w[(*ks, inner, oc)] if where.last else w[(oc, inner, *ks)]
             axes = [*ks, ic] if where.last else [ic, *ks]
-            return te.sum(wide(data, out.dtype) * wide(filters, out.dtype), axis=[a for a in axes if a is not None])
+            return te.sum(wide(data, result.dtype) * wide(filters, result.dtype), axis=[a for a in axes if a is not None])
 
-        sums = te.compute(plain(out.shape), element, name="conv")
-        return finish(sums, b, where, out.dtype, "conv_bias")
+        sums = te.compute(plain(result.shape), element, name="conv")
+        return finish(sums, b, where, result.dtype, "conv_bias")
 
     def numpy(
         self,
@@ -150,8 +153,11 @@ class Conv(Op):
         dilations: Ints,
         group: int = 1,
         layout: str = "NCHW",
+        out: str | None = None,
     ) -> np.ndarray:
         n = x.ndim - 2
+        if out is not None:
+            x, w = (a.astype(dtype_of(out).numpy) for a in (x, w))
         if layout == "NHWC":
             w = w[..., None, :] if w.ndim == x.ndim - 1 else w
             first = np.moveaxis(x, -1, 1)

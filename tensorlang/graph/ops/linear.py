@@ -17,6 +17,7 @@ from tensorlang.graph.ops.common import (
     wide,
 )
 from tensorlang.graph.registry import CONTRACTION, Op, op
+from tensorlang.ir.dtype import dtype as dtype_of
 from tensorlang.ir.expr import Expr, ExprLike
 
 
@@ -36,23 +37,23 @@ def _shapes(a: TensorType, b: TensorType) -> tuple[tuple[Expr, ...], Expr]:
 class MatMul(Op):
     """NumPy's matmul: sums over the last dimension of `a` and the last but one of `b`; leading dimensions broadcast.
 
-    Of u8 by i8 the sums are i32.
+    Of u8 by i8 the sums are i32. `out` is the sums' type where it is not the operands' own: f32 of products of bf16.
 
     Stage "matmul": loops over batch, M, N; the reduction is K, so `b` is read along its contiguous dimension by the last loop.
     """
 
-    def infer(self, a: TensorType, b: TensorType) -> list[TensorType]:
-        return [TensorType(product_type(a.dtype, b.dtype) or a.dtype, _shapes(a, b)[0])]
+    def infer(self, a: TensorType, b: TensorType, *, out: str | None = None) -> list[TensorType]:
+        return [TensorType(product_type(a.dtype, b.dtype, out) or a.dtype, _shapes(a, b)[0])]
 
-    def constraints(self, a: TensorType, b: TensorType) -> list[tuple[Expr, Expr]]:
+    def constraints(self, a: TensorType, b: TensorType, *, out: str | None = None) -> list[tuple[Expr, Expr]]:
         inner = b.shape[0] if b.ndim == 1 else b.shape[-2]
         pairs = [] if inner is a.shape[-1] else [(a.shape[-1], inner)]
         return pairs + broadcast_constraints([a.shape[:-2], b.shape[:-2]])
 
-    def te(self, a: te.Tensor, b: te.Tensor) -> te.Tensor:
-        out, inner = _shapes(TensorType.of(a.dtype, a.shape), TensorType.of(b.dtype, b.shape))
-        kind = product_type(a.dtype, b.dtype) or a.dtype
-        shape = plain(out)
+    def te(self, a: te.Tensor, b: te.Tensor, *, out: str | None = None) -> te.Tensor:
+        sizes, inner = _shapes(TensorType.of(a.dtype, a.shape), TensorType.of(b.dtype, b.shape))
+        kind = product_type(a.dtype, b.dtype, out) or a.dtype
+        shape = plain(sizes)
         (extent,) = plain([inner])
         k = te.reduce_axis(extent, name="k")
         rows, columns = int(a.ndim > 1), int(b.ndim > 1)
@@ -69,7 +70,9 @@ class MatMul(Op):
             return product
         return te.compute(shape, lambda *i: te.cast(kind, product[i]), name="matmul_cast")
 
-    def numpy(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    def numpy(self, a: np.ndarray, b: np.ndarray, *, out: str | None = None) -> np.ndarray:
+        if out is not None:
+            a, b = (x.astype(dtype_of(out).numpy) for x in (a, b))
         if a.dtype != b.dtype:
             return np.asarray(np.matmul(a.astype(np.int32), b.astype(np.int32)))
         if a.dtype.kind in "fiu" and a.dtype.itemsize >= 4:

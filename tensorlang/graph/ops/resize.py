@@ -14,7 +14,9 @@ Scales are kept as given where the model gives them, since rounding decides whic
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import reduce
 from itertools import product as cartesian
+from operator import add
 from typing import Any
 
 import numpy as np
@@ -23,12 +25,13 @@ from tensorlang import te
 from tensorlang.graph.ir import TensorType
 from tensorlang.graph.ops.common import dims_of, plain, require
 from tensorlang.graph.registry import COMPOUND, INJECTIVE, Op, op
-from tensorlang.ir.dtype import f32
+from tensorlang.ir.dtype import DType, f32
 from tensorlang.ir.expr import Expr, ExprLike, cast, const, floordiv, wrap
 
 COORDINATES = ("asymmetric", "half_pixel", "pytorch_half_pixel", "half_pixel_symmetric", "align_corners")
 ROUNDINGS = ("floor", "ceil", "round_prefer_floor", "round_prefer_ceil")
 Scales = Sequence[float | None]
+Taps = Sequence[tuple[Expr, Expr]]  # positions and weights of neighbours along a dimension
 
 
 class Resize(Op):
@@ -165,20 +168,16 @@ class ResizeLinear(Resize):
 
     def te(self, x: te.Tensor, *, shape: Sequence[ExprLike], scales: Scales, coordinates: str) -> te.Tensor:
         out, changes = plain(dims_of(shape)), _resampled(x, shape, scales)
-        axes = [a for a, changed in enumerate(changes) if changed]
 
-        def element(*i: Expr) -> Expr:
-            taps = []
-            for a in axes:
-                n = x.shape[a]
-                exact = _coordinate(i[a], n, out[a], scales[a], coordinates)
-                held = te.maximum(te.minimum(exact, cast(f32, wrap(n) - 1)), const(0.0, f32))
-                low = cast("i64", te.floor(held))
-                weight = held - cast(f32, low)
-                taps.append([(low, const(1.0, f32) - weight), (te.minimum(low + 1, wrap(n) - 1), weight)])
-            return _weighted(x, i, axes, taps)
+        def taps(i: Expr, axis: int) -> Taps:
+            n = x.shape[axis]
+            exact = _coordinate(i, n, out[axis], scales[axis], coordinates)
+            held = te.maximum(te.minimum(exact, cast(f32, wrap(n) - 1)), const(0.0, f32))
+            low = cast("i64", te.floor(held))
+            weight = held - cast(f32, low)
+            return [(low, const(1.0, f32) - weight), (te.minimum(low + 1, wrap(n) - 1), weight)]
 
-        return te.compute(out, element, name="resize_linear")
+        return _interpolated(x, out, changes, taps, "resize_linear")
 
     def numpy(self, x: np.ndarray, *, shape: Sequence[int], scales: Scales, coordinates: str) -> np.ndarray:
         y = x.astype(np.float64)
@@ -211,29 +210,25 @@ class ResizeCubic(Resize):
         exclude_outside: bool = False,
     ) -> te.Tensor:
         out, changes = plain(dims_of(shape)), _resampled(x, shape, scales)
-        axes = [d for d, changed in enumerate(changes) if changed]
 
-        def element(*i: Expr) -> Expr:
-            taps = []
-            for d in axes:
-                n = x.shape[d]
-                exact = _coordinate(i[d], n, out[d], scales[d], coordinates)
-                floor = te.floor(exact)
-                low, fraction = cast("i64", floor), exact - floor
-                positions = [low + (k - 1) for k in range(4)]
-                weights = [_cubic(fraction, k, a) for k in range(4)]
-                if exclude_outside:
-                    weights = [
-                        te.select(te.all_of(p >= 0, p < wrap(n)), w, const(0.0, f32))
-                        for p, w in zip(positions, weights, strict=True)
-                    ]
-                    total = weights[0] + weights[1] + weights[2] + weights[3]
-                    weights = [w / total for w in weights]
-                held = [te.maximum(te.minimum(p, wrap(n) - 1), 0) for p in positions]
-                taps.append(list(zip(held, weights, strict=True)))
-            return _weighted(x, i, axes, taps)
+        def taps(i: Expr, axis: int) -> Taps:
+            n = x.shape[axis]
+            exact = _coordinate(i, n, out[axis], scales[axis], coordinates)
+            floor = te.floor(exact)
+            low, fraction = cast("i64", floor), exact - floor
+            positions = [low + (k - 1) for k in range(4)]
+            weights = [_cubic(fraction, k, a) for k in range(4)]
+            if exclude_outside:
+                weights = [
+                    te.select(te.all_of(p >= 0, p < wrap(n)), w, const(0.0, f32))
+                    for p, w in zip(positions, weights, strict=True)
+                ]
+                total = weights[0] + weights[1] + weights[2] + weights[3]
+                weights = [w / total for w in weights]
+            held = [te.maximum(te.minimum(p, wrap(n) - 1), 0) for p in positions]
+            return list(zip(held, weights, strict=True))
 
-        return te.compute(out, element, name="resize_cubic")
+        return _interpolated(x, out, changes, taps, "resize_cubic")
 
     def numpy(
         self,
@@ -274,20 +269,35 @@ def _cubic(t: Any, k: int, a: float) -> Any:
     return ((number(a) * d - number(5 * a)) * d + number(8 * a)) * d - number(4 * a)
 
 
-def _weighted(
-    x: te.Tensor, i: Sequence[Expr], axes: Sequence[int], taps: Sequence[Sequence[tuple[Expr, Expr]]]
-) -> Expr:
-    """The sum over all combinations of neighbours of their element times their weights."""
-    total: Expr | None = None
-    for combination in cartesian(*taps):
-        index = list(i)
-        weight: Expr | None = None
-        for axis, (position, factor) in zip(axes, combination, strict=True):
-            index[axis] = position
-            weight = factor if weight is None else weight * factor
-        value = cast(f32, x[tuple(index)])
-        term = value if weight is None else value * weight
-        total = term if total is None else total + term
-    return cast(x.dtype, total) if total is not None else x[tuple(i)]
+def _interpolated(
+    x: te.Tensor, out: Sequence[ExprLike], changes: Sequence[bool], taps: Callable[[Expr, int], Taps], name: str
+) -> te.Tensor:
+    """The sum over all combinations of neighbours, `taps(index, axis)`, of their element times their weights.
 
+    In two stages, where several dimensions change: "lines", between whole lines of x along the last of these dimensions, then
+    the result, from neighbours in a line. Schedules may join them again.
+    """
+    axes = [axis for axis, changed in enumerate(changes) if changed]
+    if not axes:
+        return te.compute(out, lambda *i: x[i], name=name)
 
+    def weighted(source: te.Tensor, along: Sequence[int], kind: DType) -> Callable[..., Expr]:
+        def element(*i: Expr) -> Expr:
+            terms = []
+            for combination in cartesian(*(taps(i[axis], axis) for axis in along)):
+                index = list(i)
+                weight = const(1.0, f32)
+                for n, (axis, (position, factor)) in enumerate(zip(along, combination, strict=True)):
+                    index[axis] = position
+                    weight = weight * factor if n else factor
+                terms.append(cast(f32, source[tuple(index)]) * weight)
+            return cast(kind, reduce(add, terms))
+
+        return element
+
+    *first, last = axes
+    if not first:
+        return te.compute(out, weighted(x, [last], x.dtype), name=name)
+    between = [x.shape[axis] if axis == last else size for axis, size in enumerate(out)]
+    lines = te.compute(between, weighted(x, first, f32), name=f"{name}_lines")
+    return te.compute(out, weighted(lines, [last], x.dtype), name=name)

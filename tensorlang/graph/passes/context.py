@@ -17,6 +17,7 @@ class Options:
         flatten: turn pointwise convolutions and batched products with shared weights into two-dimensional products.
         winograd: let 3x3 convolutions at stride one be computed with fewer multiplications (see `ops.winograd` for the error).
         integers: compute products of quantised numbers in bytes and i32; pays where machines have an instruction for it.
+        halves: compute products by constant weights of bf16 numbers, added up in f32 (`precision="bf16"`).
         lanes: f32 elements of a vector register; groups of convolutions are merged until they fill one.
         chain: let two products and the softmax between them be one kernel, which needs a schedule that keeps rows between.
         fold_limit: constants larger than this many bytes are not made out of smaller ones.
@@ -29,6 +30,7 @@ class Options:
     flatten: bool = True
     winograd: bool = True
     integers: bool = True
+    halves: bool = False
     lanes: int = 16
     chain: bool = False
     fold_limit: int = 1 << 22

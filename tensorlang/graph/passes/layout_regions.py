@@ -24,7 +24,7 @@ from tensorlang.ir.expr import Expr
 
 # Multiply-adds done while a byte is transposed: about 70 G a second beside 7 GB read and written, measured on two cores.
 PER_BYTE = 10.0
-LINES = 0.1  # by how much a window over lines is slower than one over channels-last images, apart from the lanes
+LINES = 0.05  # by how much a window over lines is slower than one over channels-last images, apart from the lanes
 
 
 def channels_second(graph: Graph, lanes: int) -> set[Node]:

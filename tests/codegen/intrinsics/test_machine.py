@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tensorlang.build import compile_source
+from tensorlang.codegen.intrinsics import vdpbf16
 from tensorlang.codegen.native import CpuTarget, run_plain
 from tests.codegen.intrinsics.conftest import HEADER
 
@@ -13,6 +14,11 @@ VNNI = """
 @kernel("i32* c, u8* a, i8* b")
 def dot(ctx, c, a, b):
     vstore(c, 0, vpdpbusd(vload(c, 0, 16), vload_repeated(a, 1, 4, 16), vload(b, 0, 64)))
+"""
+BF16 = """
+@kernel("f32* c, bf16* a, bf16* b")
+def dot(ctx, c, a, b):
+    vstore(c, 0, vdpbf16(vload(c, 0, 16), vload_repeated(a, 0, 2, 16), vload(b, 0, 32)))
 """
 ARM = """
 @kernel("i32* c, i8* a, i8* b, u32* d, u8* e")
@@ -51,6 +57,19 @@ def test_amx_assembles_and_asks_for_permission_before_any_tile_is_touched():
         assert instruction in text
     kernel = text[text.index("dot:") : text.index(".size\tdot")]
     assert "syscall" in kernel and "ldtilecfg" not in kernel
+
+
+def test_bf16_products_assemble():
+    target = CpuTarget.of("x86_64-unknown-linux-gnu", "", "+avx512f,+avx512vl,+avx512dq,+avx512bw,+avx512bf16")
+    text = compile_source(HEADER + BF16, target, emit="asm").decode()
+    assert "vdpbf16ps" in text and "%zmm" in text
+
+
+def test_the_twin_of_bf16_products():
+    rng = np.random.default_rng(2)
+    c, a, b = (rng.standard_normal(n).astype(t) for n, t in ((16, np.float32), (32, "bfloat16"), (32, "bfloat16")))
+    exact = c + (a.astype(float) * b.astype(float)).reshape(16, 2).sum(axis=1)
+    np.testing.assert_allclose(vdpbf16(c, a, b), exact, rtol=1e-6, atol=1e-6)
 
 
 def test_the_dot_products_of_arm_assemble():

@@ -61,6 +61,37 @@ _dot(
     types.int8,
     {lanes: f"llvm.x86.avx512.vpdpbusd.{32 * lanes}" for lanes in (16, 8, 4)},
 )
+
+
+class _BfloatType(ir.Type):
+    """LLVM's bfloat, which llvmlite does not name."""
+
+    def _to_string(self) -> str:
+        return "bfloat"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _BfloatType)
+
+    def __hash__(self) -> int:
+        return hash("bfloat")
+
+
+@lowers(machine.vdpbf16)
+def vdpbf16(acc: Any, a: Any, b: Any) -> Any:
+    lanes = getattr(acc, "lanes", 0)
+    if lanes not in (16, 8, 4) or not _is_vec(acc, types.float32, lanes):
+        return None
+    if not _is_vec(a, bfloat16, 2 * lanes) or not _is_vec(b, bfloat16, 2 * lanes):
+        return None
+
+    def emit(builder: ir.IRBuilder, total: Any, x: Any, y: Any) -> Any:
+        pairs = ir.VectorType(_BfloatType(), 2 * lanes)
+        fn = declare(builder, f"llvm.x86.avx512bf16.dpbf16ps.{32 * lanes}", total.type, [total.type, pairs, pairs])
+        return builder.call(fn, [total, builder.bitcast(x, pairs), builder.bitcast(y, pairs)])
+
+    return acc(acc, a, b), emit
+
+
 _ARM = {4: "v4i32.v16i8", 2: "v2i32.v8i8"}
 _dot(machine.sdot, types.int32, types.int8, types.int8, {n: f"llvm.aarch64.neon.sdot.{t}" for n, t in _ARM.items()})
 _dot(machine.udot, types.uint32, types.uint8, types.uint8, {n: f"llvm.aarch64.neon.udot.{t}" for n, t in _ARM.items()})

@@ -11,7 +11,6 @@ from numba.core import cgutils, types
 from tensorlang.codegen.intrinsics import memory
 from tensorlang.codegen.intrinsics.lowering.registry import DTypeName, declare, literal, lowers, splat, suffix
 from tensorlang.codegen.intrinsics.lowering.types import (
-    I1,
     I8,
     I32,
     I64,
@@ -20,7 +19,6 @@ from tensorlang.codegen.intrinsics.lowering.types import (
     Vec,
     element_ir,
     scalar_of,
-    vector_ir,
 )
 
 _INDEX = types.int64
@@ -212,7 +210,11 @@ def vstore_masked(p: Any, i: Any, value: Any, mask: Any) -> Any:
 
 
 def _gather(b: ir.IRBuilder, p: Pointer, pointer: Any, index: Any, lanes: int) -> Any:
-    """Elements at an i64 index vector, one scalar load each: LLVM joins them where that pays."""
+    """Elements at an i64 index vector, one scalar load each, which LLVM joins where that pays.
+
+    Not the machine's gather: 13 ns against 37 for 16 elements in the first-level cache (it is slow on many a server since
+    its microcode keeps secrets), and where the places are constants nothing of their computation is left.
+    """
     vector = _memory_vector(Vec(p.dtype, lanes))
     value: Any = ir.Constant(vector, ir.Undefined)
     for lane in range(lanes):
@@ -325,18 +327,7 @@ def vgather(p: Any, index: Any) -> Any:
         return None
 
     def emit(b: ir.IRBuilder, pointer: Any, at: Any) -> Any:
-        if scalar_of(p.dtype).bits < 32:  # no gather instruction for narrow elements
-            return _gather(b, p, pointer, _wide_index(b, at, index), index.lanes)
-        vector = vector_ir(Vec(p.dtype, index.lanes))
-        size = _constant_vector([_align(p)] * index.lanes, I64)
-        offsets = b.mul(_wide_index(b, at, index), size)
-        numbers = b.add(splat(b, b.ptrtoint(pointer, I64), index.lanes), offsets)
-        addresses = b.inttoptr(numbers, ir.VectorType(ir.PointerType(), index.lanes))
-        ones = ir.Constant(ir.VectorType(I1, index.lanes), [1] * index.lanes)
-        undefined = ir.Constant(vector, ir.Undefined)
-        name = f"llvm.masked.gather.{suffix(vector)}.v{index.lanes}p0"
-        fn = declare(b, name, vector, [addresses.type, I32, ones.type, vector])
-        return b.call(fn, [addresses, I32(_align(p)), ones, undefined])
+        return _gather(b, p, pointer, _wide_index(b, at, index), index.lanes)
 
     return Vec(p.dtype, index.lanes)(p, index), emit
 
