@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 
+import ml_dtypes
 import numpy as np
 import onnxruntime
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from bench import models
 from bench.gpu import report
 from bench.gpu.batch import with_batch
-from bench.gpu.data import Recipe, disagreement, sample_positions, thinned, whole
+from bench.gpu.data import Recipe, disagreement, sample_positions, storage, thinned, values, whole
 from bench.gpu.run import Options, main, run_all
 
 pytest.importorskip("numba_cuda", reason="numba-cuda is not installed: pip install 'tensorlang[cuda]'")
@@ -52,6 +53,17 @@ def test_what_is_not_finite_agrees_with_its_like():
     assert disagreement(wanted.copy(), wanted) == 0
     assert disagreement(np.float32([np.nan, -np.inf, 1.0]), wanted) == np.inf
     assert disagreement(np.array([1, 2]), np.array([1, 3])) == np.inf
+
+
+def test_halves_are_drawn_and_compared_without_anything_but_numpy():
+    recipe = Recipe((64,), "bfloat16", 3)
+    bits = recipe.draw()
+    assert bits.dtype == storage("bfloat16") == "uint16"
+    drawn = Recipe((64,), "float32", 3).draw()
+    np.testing.assert_array_equal(values(bits, "bfloat16"), bits.view(ml_dtypes.bfloat16).astype(np.float32))
+    np.testing.assert_allclose(values(bits, "bfloat16"), drawn, rtol=2**-7)
+    assert disagreement(values(bits, "bfloat16"), drawn, 2**-7) < 1 < disagreement(values(bits, "bfloat16"), drawn)
+    assert storage("float16") == "float16" and values(drawn.astype(np.float16), "float16").dtype == np.float32
 
 
 def test_samples_are_all_of_a_small_result_and_the_ends_of_a_large_one():
