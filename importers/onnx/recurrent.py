@@ -24,6 +24,10 @@ _DEFAULTS = {
 _PLAIN = {"relu": "relu", "tanh": "tanh", "sigmoid": "sigmoid", "softsign": "softsign", "softplus": "softplus"}
 
 
+def _as_it_is(value: Value) -> Value:
+    return value
+
+
 @dataclass
 class Cell:
     """One direction of a recurrent operator.
@@ -48,6 +52,7 @@ class _Recurrent:
 
     gates = 1
     default_activations: tuple[str, ...] = ("Tanh",)
+    clipped_activations = 2  # onnxruntime clips what the gates' activations are given, not the cell that an LSTM's third is
 
     def __init__(self, node: OnnxNode):
         self.node = node
@@ -108,25 +113,26 @@ class _Recurrent:
                 if kind in ("affine", "scaledtanh", "hardsigmoid"):
                     beta = betas.pop(0) if betas else beta
             if n // count == d:
-                found.append(self._activation(kind, alpha, beta))
+                found.append(self._activation(kind, alpha, beta, n % count < self.clipped_activations))
         return found
 
-    def _activation(self, kind: str, alpha: float, beta: float) -> Activation:
+    def _activation(self, kind: str, alpha: float, beta: float, clips: bool) -> Activation:
+        held = self.clipped if clips else _as_it_is
         if kind in _PLAIN:
-            return lambda v: self.add(_PLAIN[kind], self.clipped(v))
+            return lambda v: self.add(_PLAIN[kind], held(v))
         if kind == "affine":
-            return lambda v: self.add("add", self.add("mul", self.clipped(v), self.number(alpha)), self.number(beta))
+            return lambda v: self.add("add", self.add("mul", held(v), self.number(alpha)), self.number(beta))
         if kind == "leakyrelu":
-            return lambda v: self.add("leaky_relu", self.clipped(v), alpha=alpha)
+            return lambda v: self.add("leaky_relu", held(v), alpha=alpha)
         if kind == "elu":
-            return lambda v: self.add("elu", self.clipped(v), alpha=alpha)
+            return lambda v: self.add("elu", held(v), alpha=alpha)
         if kind == "thresholdedrelu":
-            return lambda v: self.add("thresholded_relu", self.clipped(v), alpha=alpha)
+            return lambda v: self.add("thresholded_relu", held(v), alpha=alpha)
         if kind == "hardsigmoid":
-            return lambda v: self.add("hard_sigmoid", self.clipped(v), alpha=alpha, beta=beta)
+            return lambda v: self.add("hard_sigmoid", held(v), alpha=alpha, beta=beta)
         if kind == "scaledtanh":
             return lambda v: self.add(
-                "mul", self.add("tanh", self.add("mul", self.clipped(v), self.number(beta))), self.number(alpha)
+                "mul", self.add("tanh", self.add("mul", held(v), self.number(beta))), self.number(alpha)
             )
         raise self.node.unsupported(f"activation {kind!r}")
 

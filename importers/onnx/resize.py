@@ -85,7 +85,7 @@ def resize(node: OnnxNode) -> Value:
             raise node.fail(f"{len(scales)} scales for {len(axes)} dimension(s)")
         for a, s in zip(axes, scales, strict=True):
             sizes[a], factors[a] = _scaled(node, x.shape[a], s), s
-    if coordinates in ("tf_crop_and_resize", "tf_half_pixel_for_nn") or (node.attr("antialias", 0) and mode != "nearest"):
+    if coordinates == "tf_crop_and_resize" or (node.attr("antialias", 0) and mode != "nearest"):
         region = None
         if coordinates == "tf_crop_and_resize":
             given = [float(v) for v in node.known(1, "the region").reshape(-1)]

@@ -130,6 +130,15 @@ def test_support_vector_regression(kernel: str, one_class: int) -> None:
     agree(ml_model(node, [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 1])]))
 
 
+@pytest.mark.parametrize("targets", [1, 2])
+def test_probit_of_a_regression(targets: int) -> None:
+    node = helper.make_node(
+        "LinearRegressor", ["x"], ["y"], domain=ML, targets=targets, post_transform="PROBIT",
+        coefficients=[0.02, 0.05, -0.03, 0.01] * targets, intercepts=[0.45] * targets,
+    )  # fmt: skip
+    agree(ml_model(node, [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", targets])]))
+
+
 def test_one_hot_and_features_side_by_side() -> None:
     nodes = [
         helper.make_node("Cast", ["x"], ["whole"], to=TensorProto.INT64),

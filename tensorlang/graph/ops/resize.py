@@ -6,6 +6,7 @@ The position in the input of output element i, for sizes `n` (input) and `m` (ou
     half_pixel            (i + 0.5) / s - 0.5
     pytorch_half_pixel    the same, but 0 where m is 1
     half_pixel_symmetric  the same, about the centre of the input
+    tf_half_pixel_for_nn  (i + 0.5) / s
     align_corners         i * (n - 1) / (m - 1), and 0 where m is 1; under a scale m is s * n, not rounded
 
 Scales are kept as given where the model gives them, since rounding decides which neighbour is nearest.
@@ -25,10 +26,12 @@ from tensorlang import te
 from tensorlang.graph.ir import TensorType
 from tensorlang.graph.ops.common import dims_of, plain, require
 from tensorlang.graph.registry import COMPOUND, INJECTIVE, Op, op
-from tensorlang.ir.dtype import DType, f32
+from tensorlang.ir.dtype import DType, f32, f64
 from tensorlang.ir.expr import Expr, ExprLike, cast, const, floordiv, wrap
 
-COORDINATES = ("asymmetric", "half_pixel", "pytorch_half_pixel", "half_pixel_symmetric", "align_corners")
+COORDINATES = (
+    "asymmetric", "half_pixel", "pytorch_half_pixel", "half_pixel_symmetric", "align_corners", "tf_half_pixel_for_nn",
+)  # fmt: skip
 ROUNDINGS = ("floor", "ceil", "round_prefer_floor", "round_prefer_ceil")
 Scales = Sequence[float | None]
 Taps = Sequence[tuple[Expr, Expr]]  # positions and weights of neighbours along a dimension
@@ -54,12 +57,17 @@ def _resampled(x: te.Tensor, shape: Sequence[ExprLike], scales: Scales) -> list[
     ]
 
 
+def _scale(n: ExprLike, m: ExprLike, scale: float | None) -> np.float32:
+    """s, given or of known sizes."""
+    if scale is not None:
+        return np.float32(scale)
+    assert isinstance(n, int) and isinstance(m, int)
+    return np.float32(m) / np.float32(n)
+
+
 def _inverse_scale(n: ExprLike, m: ExprLike, scale: float | None) -> Expr:
     """1 / s in f32, of a given scale or of known sizes."""
-    if scale is not None:
-        return const(float(np.float32(1) / np.float32(scale)), f32)
-    assert isinstance(n, int) and isinstance(m, int)
-    return const(float(np.float32(1) / (np.float32(m) / np.float32(n))), f32)
+    return const(float(np.float32(1) / _scale(n, m, scale)), f32)
 
 
 def _coordinate(i: Expr, n: ExprLike, m: ExprLike, scale: float | None, mode: str) -> Expr:
@@ -75,9 +83,14 @@ def _coordinate(i: Expr, n: ExprLike, m: ExprLike, scale: float | None, mode: st
         # sizes that a run tells: one division of whole numbers, so that ties of "nearest" stay ties
         if mode == "asymmetric":
             return cast(f32, i * wrap(n)) / wanted
+        if mode == "tf_half_pixel_for_nn":
+            return cast(f32, (2 * i + 1) * wrap(n)) / cast(f32, 2 * wrap(m))
         position = cast(f32, (2 * i + 1) * wrap(n) - wrap(m)) / cast(f32, 2 * wrap(m))
     elif mode == "asymmetric":
         return x * _inverse_scale(n, m, scale)
+    elif mode == "tf_half_pixel_for_nn":
+        # onnxruntime divides here, and rounding decides: an f32 quotient by way of f64, since fast-math may take a reciprocal
+        return cast(f32, (cast(f64, i) + const(0.5, f64)) * const(1.0 / float(_scale(n, m, scale)), f64))
     else:
         position = (x + half) * _inverse_scale(n, m, scale) - half
     if mode == "pytorch_half_pixel":
@@ -98,6 +111,8 @@ def _np_coordinates(n: int, m: int, scale: float | None, mode: str) -> np.ndarra
     inverse, half = np.float32(1) / s, np.float32(0.5)
     if mode == "asymmetric":
         return i * inverse
+    if mode == "tf_half_pixel_for_nn":
+        return (i + half) / s
     position = (i + half) * inverse - half
     if mode == "pytorch_half_pixel" and m == 1:
         return np.zeros(m, np.float32)
