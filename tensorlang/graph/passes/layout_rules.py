@@ -136,6 +136,8 @@ def _batch_norm(node: Node, perm: Perm) -> Commuted | None:
 def _expand(node: Node, perm: Perm) -> Commuted | None:
     if len(node.inputs) != 1 or node.inputs[0].type.ndim != len(perm) or node.output.type.ndim != len(perm):
         return None
+    if any(isinstance(v, list | tuple) and len(v) != len(perm) for v in node.attrs.values()):
+        return None  # a shape that is itself stretched at the front
     attrs = {k: _permuted(v, perm) if isinstance(v, list | tuple) else v for k, v in node.attrs.items()}
     return Commuted([perm], attrs, [perm])
 

@@ -32,6 +32,14 @@ def test_layout_can_be_kept():
     assert layout(graph, Context(Options(layout="keep"))) is graph
 
 
+def test_a_shape_that_is_stretched_itself_stays_where_it_is():
+    g = Builder()
+    y = g.expand(g.relu(g.conv(g.input(1, 3, 8, 8), g.weights(4, 3, 3, 3), pad=1)), shape=(8, 1))
+    assert commute(y.producer, (0, 2, 3, 1)) is None
+    graph = g.graph(g.conv(y, g.weights(4, 4, 1, 1)))
+    assert_same_function(graph, layout(graph))
+
+
 def test_one_channel_needs_no_transposition_at_all():
     g = Builder()
     y = g.conv(g.input(2, 1, 8, 8), g.weights(4, 1, 3, 3))
