@@ -35,12 +35,13 @@ from .analysis import (
     work,
     worth_parallel,
 )
+from .blocked import PANEL_SHARE, ask_ahead, schedule_by_blocks, tiles_of_panel
 from .elementwise import schedule_elementwise
 
 LINE = 64  # bytes of a cache line
-PANEL_SHARE = 0.7  # of the second-level cache, which a panel of columns may take
 LEAST_PANELS = 8  # of columns, from which a packed copy of the rows is repaid
 SHARE = 16  # tiles that a thread takes at a time where their number is not known
+DECODED = 3  # instructions that a core takes in per cycle, where it shares its front end with another thread of the machine
 LONG_REDUCTION = 64  # iterations of a tile's reduction from which the cost of finding the tile does not matter
 
 
@@ -61,6 +62,13 @@ def schedule_tile(s: Schedule, stage: Stage, machine: Machine, before: Collectio
         return done
     tile = choose_tile(block, machine)
     amount = work(block)
+    if is_contraction(block) and tile.row_axis is not None and tile.lanes > 1 and not (panels or batch_axes(block)):
+        by_blocks = schedule_by_blocks(
+            s, stage, output, tile.row_axis, tile.rows, tile.vectors * tile.lanes, machine, whole=bool(packed_rows)
+        )
+        if by_blocks is not None:
+            output.parallel(by_blocks)
+            return done
     loops = list(output.axis)
     column = loops[-1]
     width = tile.vectors * tile.lanes
@@ -106,6 +114,7 @@ def schedule_tile(s: Schedule, stage: Stage, machine: Machine, before: Collectio
         band = _split_band(s, inputs, output, outer, machine)
         output.reorder(*outer, *band, column_o, *tail, *inner)
         around = outer if band or _iterations(s, outer) >= 4 * machine.threads else [*outer, column_o]
+    sharing = tiles_of_panel(s, around, column_o) if reuse and row_o is None and not panels else None
     at = output.fuse(*around) if len(around) > 1 else around[0]
     inside = row_o or (column_o if column_o not in around and not reuse else None)
     stage.compute_at(output, inside or at)
@@ -114,6 +123,8 @@ def schedule_tile(s: Schedule, stage: Stage, machine: Machine, before: Collectio
         _, lane = panel.split(panel.axis[-1], tile.lanes)
         panel.vectorize(lane)
     vectorize_stage(s, stage, tile)
+    if sharing is not None:
+        ask_ahead(s, stage, at, sharing, (reduction_size(block) or 0) * width * 4, machine)
     if column_i is not None:
         _, lane = output.split(column_i, tile.lanes)
         output.vectorize(lane)
@@ -354,10 +365,10 @@ def choose_tile(block: Block, machine: Machine, steps: int | None = None, most_r
     """The tile with the least estimated time per point of the reduction.
 
     `steps` is the reduction's length where that is not its number of points, `most_rows` how many rows there are at a time.
-    Per step of the reduction a core issues two multiply-adds and two loads a cycle, needs four cycles before an accumulator
-    is ready again, and reads a packed panel from the second-level cache at about 24 bytes a cycle. A vector of a line of an
-    image counts as two loads, since it lies across two lines of the cache; one of every other element takes two such and a
-    shuffle, which multiply-adds wait for.
+    Per step of the reduction a core issues two multiply-adds and two loads a cycle but takes in only `DECODED` instructions,
+    needs four cycles before an accumulator is ready again, and reads a packed panel from the second-level cache at about 24
+    bytes a cycle. A vector of a line of an image counts as two loads, since it lies across two lines of the cache; one of
+    every other element takes two such and a shuffle, which multiply-adds wait for.
     """
     axes = spatial_vars(block)
     column = axes[-1]
@@ -374,6 +385,7 @@ def choose_tile(block: Block, machine: Machine, steps: int | None = None, most_r
     reduction = reduction_size(block) if steps is None else steps
     reuse = is_contraction(block)
     windows = [e for e in source if stride(e, column) in (1, 2) and e.args[-1] is not column] if reuse else []
+    single = len(reduce_vars(block)) == 1  # windows of images wait for their rows, not for instructions
     halves = any(stride(e, column) == 2 for e in windows)
     best: tuple[float, Tile] | None = None
     for vectors in range(1, 9):
@@ -386,6 +398,8 @@ def choose_tile(block: Block, machine: Machine, steps: int | None = None, most_r
                 break
             loaded = _loads(rows, vectors, reuse) + (vectors * (3 if halves else 1) if windows else 0)
             cycles = max((rows * vectors + (vectors if halves else 0)) / 2, loaded / 2, 4.0)
+            if reuse and single:
+                cycles = max(cycles, (rows * vectors + loaded + 1) / DECODED)
             if reduction is not None and reuse:
                 panel = reduction * vectors * lanes * 4
                 if panel > machine.l1_bytes // 2:

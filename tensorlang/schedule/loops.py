@@ -275,10 +275,18 @@ def annotate(func: PrimFunc, target: For | Block, key: str, value: Any) -> PrimF
     return func.with_body(replace_stmt(func.body, target, replace(target, annotations=annotations)))
 
 
-def prefetch(func: PrimFunc, loop: For, source: str, ahead: int) -> PrimFunc:
-    """Mark `loop`: an iteration asks the memory for what the one `ahead` later reads of the buffer `source`."""
-    if isinstance(ahead, bool) or not isinstance(ahead, int) or ahead < 1:
-        raise ScheduleError(f"prefetch: how far ahead is a number of iterations from 1 on, not {ahead!r}")
+def prefetch(
+    func: PrimFunc, loop: For, source: str, ahead: int, among: int = 1, over: For | None = None
+) -> PrimFunc:
+    """Mark `loop`: an iteration asks the memory for what the one `ahead` later reads of the buffer `source`; where `over`, a
+    loop within, is given, a part of it in each of its iterations and in each of `among` consecutive ones of `loop`."""
+    for what, number in (("how far ahead", ahead), ("among how many", among)):
+        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+            raise ScheduleError(f"prefetch: {what} is a number of iterations from 1 on, not {number!r}")
+    if over is None and among != 1:
+        raise ScheduleError("prefetch: iterations share their lines along a loop within: name it by over=")
+    if over is not None and (over is loop or not any(s is over for s in walk_stmt(loop.body))):
+        raise ScheduleError(f"prefetch: {over.var.name} is no loop within {loop.var.name}")
     if loop.kind == "vectorized":
         raise ScheduleError(f"prefetch: {loop.var.name} is vectorized: its iterations are lanes, which come at once")
     read = {b.name: b for block in blocks(loop) for b in read_buffers(block)}
@@ -287,8 +295,9 @@ def prefetch(func: PrimFunc, loop: For, source: str, ahead: int) -> PrimFunc:
     inside = {s.buffer for s in walk_stmt(loop) if isinstance(s, Allocate)}
     if read[source] in inside or read[source].scope == "local":
         raise ScheduleError(f"prefetch: {source} is private to an iteration of {loop.var.name}; a later one has its own")
-    hints = {**dict(loop.annotations.get(PREFETCH, ())), source: ahead}
-    return annotate(func, loop, PREFETCH, tuple(hints.items()))
+    hints = {name: rest for name, *rest in loop.annotations.get(PREFETCH, ())}
+    hints[source] = [ahead] if over is None else [ahead, among, over.var.name]
+    return annotate(func, loop, PREFETCH, tuple((name, *rest) for name, rest in hints.items()))
 
 
 def check_annotation(primitive: str, key: Any, value: Any) -> None:

@@ -380,7 +380,10 @@ class _Step:
         block = self.s.block(stage)
         names = [b.name for b in (*read_buffers(block), *written_buffers(block))]
         name, loop, ahead = self.draw(st.sampled_from(names)), self.loop(stage), self.draw(st.sampled_from((1, 1, 2, 5, 0)))
-        return lambda: stage.prefetch(name, loop, ahead)
+        if self.draw(st.booleans()):
+            return lambda: stage.prefetch(name, loop, ahead)
+        over, among = self.loop(stage), self.draw(st.sampled_from((1, 2, 3)))
+        return lambda: stage.prefetch(name, loop, ahead, among=among, over=over)
 
     def double_buffer(self) -> Callable[[], object]:
         stage = self.placed_copy()

@@ -304,6 +304,57 @@ def test_prefetch_of_ragged_symbolic_tiles_names_only_what_there_is(m, n):
     assert (y == x.sum(1)).all() and (build(s)(x) == y).all()
 
 
+SHARED = """\
+        for k_o in range(20):
+            prefetch(w, at2 * 640 + at1 * 320 + k_o * 16)
+            for k_i in unrolled(2):
+"""
+
+
+def panels(m: object, k: int, n: int) -> Schedule:
+    """y[i, p, j] = sum over k of x[i, k] * w[p, k, j], panel by panel, two tiles of four rows each"""
+    x, w, r = te.placeholder((m, k), name="x"), te.placeholder((n, k, 16), name="w"), te.reduce_axis(k, name="k")
+    y = te.compute((m, n, 16), lambda i, p, j: te.sum(x[i, r] * w[p, r, j], axis=r), name="y")
+    s = Schedule(te.create_prim_func("f", [x, w], [y]))
+    i, p, j = s["y"].axis
+    outer, inner = s["y"].split(i, 4)
+    s["y"].reorder(p, outer, s["y"].reduce_axis[0], inner, j)
+    s["y"].vectorize(j)
+    return s
+
+
+def product(x: np.ndarray, w: np.ndarray) -> np.ndarray:
+    return np.einsum("ik,pkj->ipj", x, w)
+
+
+def test_prefetch_shared_among_iterations_asks_for_each_line_once():
+    s = panels(8, 40, 3)
+    y = s["y"]
+    at = y.fuse(*y.loops[:2])
+    outer, inner = y.split(y.reduce_axis[0], 2)
+    y.unroll(inner)
+    y.prefetch("w", at, 2, among=2, over=outer)
+    assert f'prefetch=(("w", 2, 2, "{outer.name}"),)' in nest(s)
+    assert str(parse_func(nest(s))) == nest(s)
+    kernel = build(s)
+    assert SHARED in kernel.source
+    assert "at2 = floordiv_pos(minimum(p_i_o + 2, 5), 2)" in kernel.source  # 2 times 20 shares: the 40 lines of the panel
+    check(s, product)
+
+
+@pytest.mark.parametrize("m, k, n", [(9, 5, 2), (3, 1, 1), (8, 64, 3)])
+def test_prefetch_shared_names_only_what_there_is(m, k, n):
+    s = panels(te.var("M"), k, n)
+    s["y"].prefetch("w", s["y"].loops[0], 1, over=s["y"].reduce_axis[0])
+    s["y"].prefetch("x", s["y"].loops[1], 3, among=2, over=s["y"].reduce_axis[0])
+    x, w = (np.arange(np.prod(size), dtype=np.float32).reshape(size) for size in ((m, k), (n, k, 16)))
+    lowered = lower(s.func, with_prefetch(PASSES))[-1].func
+    y = np.zeros(m * n * 16, np.float32)
+    interp.run(lowered, [x.reshape(-1), w.reshape(-1), y, m])  # a line outside is an error here
+    np.testing.assert_allclose(y.reshape(m, n, 16), product(x, w), rtol=1e-5)
+    np.testing.assert_allclose(build(s)(x, w), product(x, w), rtol=1e-5)
+
+
 def test_prefetch_of_what_is_read_elsewhere_by_now_is_no_instruction():
     s = rows(12, 40)
     s["y"].prefetch("x", s["y"].axis[0])
@@ -318,6 +369,9 @@ def test_prefetch_refuses():
     refused(s, lambda: out.prefetch("x", out.axis[0]), "nothing in .* reads 'x'; it reads: b, y")
     refused(s, lambda: out.prefetch("y", y.axis[0]), "is not a loop of stage out")
     refused(s, lambda: out.prefetch("y", out.axis[0], 0), "a number of iterations from 1 on")
+    refused(s, lambda: out.prefetch("y", out.axis[0], among=2), "name it by over=")
+    refused(s, lambda: out.prefetch("y", out.axis[0], among=0, over=out.axis[1]), "among how many is a number")
+    refused(s, lambda: out.prefetch("y", out.axis[1], over=out.axis[0]), "is no loop within")
     refused(s, lambda: out.annotate(out.axis[0], "prefetch", (("y", 1),)), "part of the program")
     out.vectorize(out.axis[1])
     refused(s, lambda: out.prefetch("y", out.axis[1]), "iterations are lanes")

@@ -208,6 +208,28 @@ def test_rows_that_collide_in_the_cache_are_packed():
     check(programs.dense(37, 512, 1024), programs.dense_reference, 1e-4)
 
 
+AVX512 = replace(machine_of(CpuTarget.host(), 2), threads=2, vector_bytes=64, vector_registers=32)
+
+
+@pytest.mark.parametrize("rows", [49, 128, 197])
+def test_long_reductions_go_through_the_cache_block_by_block(rows):
+    """The panel of columns is cut, the sums of all rows wait on the stack, and the next block is asked for meanwhile."""
+    func = programs.dense(rows, 192, 3072)
+    func = replace(func, attrs={**func.attrs, "constants": ("w",)})
+    text = lower_kernel(func, machine=AVX512).emitted.text
+    assert re.search(r"for k_o in range\(\d+\):\n +for \w+ in range\(\d+\):\n +for k_i_o", text), text
+    assert "prefetch(w_packed" in text
+    kernel = build(programs.dense(rows, 192, 3072))
+    arrays = programs.arrays_of(func)
+    np.testing.assert_allclose(kernel(*arrays), programs.dense_reference(*arrays), rtol=1e-4, atol=1e-3)
+
+
+def test_the_next_panel_is_asked_for_while_few_rows_pass_by():
+    texts = [lower_kernel(programs.dense(rows, 768, 512), machine=AVX512).emitted.text for rows in (64, 2000)]
+    assert "prefetch(w" in texts[0] and "prefetch" not in texts[1]
+    check(programs.dense(64, 768, 512), programs.dense_reference, 1e-4)
+
+
 @pytest.mark.parametrize("axis", [0, 1])
 @pytest.mark.parametrize("lines", [1, 5, 37])
 def test_recurrences_run_their_lines_side_by_side(axis, lines):

@@ -100,7 +100,9 @@ class MemoryPrimitives(StageHandle):
 
         self._apply("rolling_buffer", (loop,) if loop is not None else (), {}, run)
 
-    def prefetch(self, source: str | StageHandle, loop: Loop, ahead: int = 1) -> None:
+    def prefetch(
+        self, source: str | StageHandle, loop: Loop, ahead: int = 1, *, among: int = 1, over: Loop | None = None
+    ) -> None:
         """Ask the memory, in each iteration of `loop`, for what the one `ahead` iterations later reads of `source`.
 
             for i in 64: for k in 64: y[i] += x[i, k]                                y.prefetch("x", i, 2)
@@ -109,10 +111,18 @@ class MemoryPrimitives(StageHandle):
         Lowered for a CPU, that is one instruction per cache line, before the iteration's own work. Worth its while where rows
         are too short, or too far apart, for the hardware to see the pattern. Other targets leave it out.
 
+        With `over`, a loop within, the lines come a few at a time, in its iterations, so that memory is never asked for more
+        than it can give; and where `among` consecutive iterations of `loop` read the same (all tiles of rows the same panel
+        of columns), each of them asks for its share:
+
+            for i in 64: for k in 64: y[i] += w[i // 8, k]                 y.prefetch("w", i, 8, among=8, over=k)
+
         Args:
             source: what is read: a buffer's name, or the stage that computes it.
             loop: a loop around this stage.
             ahead: iterations, at least 1.
+            among: how many iterations of `loop` read the same part of `source`, at least 1.
+            over: a loop of this stage inside `loop`.
 
         Legality: always, for it changes no value. Refused where nothing in the loop reads `source`, where each iteration has
         its own `source`, or where the iterations are lanes of a vector.
@@ -123,9 +133,11 @@ class MemoryPrimitives(StageHandle):
             target = self._schedule._for(loop, "prefetch")
             if not any(s is target for s in block_path(func.body, self.name)):
                 raise ScheduleError(f"prefetch: {loop.name} is not a loop of stage {self.name}")
-            return loops.prefetch(func, target, name, ahead), []
+            along = None if over is None else self._schedule._for(over, "prefetch")
+            return loops.prefetch(func, target, name, ahead, among, along), []
 
-        self._apply("prefetch", (name, loop, ahead), {}, run)
+        shared = {} if over is None and among == 1 else {"among": among, "over": over}
+        self._apply("prefetch", (name, loop, ahead), shared, run)
 
     def set_store_predicate(self, condition: Callable[..., Any] | Expr, *around: Loop) -> None:
         """Compute and store this stage only in the iterations where `condition` holds.
