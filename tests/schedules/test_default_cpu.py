@@ -208,6 +208,11 @@ def test_rows_that_collide_in_the_cache_are_packed():
     check(programs.dense(37, 512, 1024), programs.dense_reference, 1e-4)
 
 
+def prepared(func):
+    """With constant weights, as a model has them."""
+    return replace(func, attrs={**func.attrs, "constants": ("w",)})
+
+
 AVX512 = replace(machine_of(CpuTarget.host(), 2), threads=2, vector_bytes=64, vector_registers=32)
 
 
@@ -215,8 +220,7 @@ AVX512 = replace(machine_of(CpuTarget.host(), 2), threads=2, vector_bytes=64, ve
 def test_long_reductions_go_through_the_cache_block_by_block(rows):
     """The panel of columns is cut, the sums of all rows wait on the stack, and the next block is asked for meanwhile."""
     func = programs.dense(rows, 192, 3072)
-    func = replace(func, attrs={**func.attrs, "constants": ("w",)})
-    text = lower_kernel(func, machine=AVX512).emitted.text
+    text = lower_kernel(prepared(func), machine=AVX512).emitted.text
     assert re.search(r"for k_o in range\(\d+\):\n +for \w+ in range\(\d+\):\n +for k_i_o", text), text
     assert "prefetch(w_packed" in text
     kernel = build(programs.dense(rows, 192, 3072))
@@ -225,8 +229,8 @@ def test_long_reductions_go_through_the_cache_block_by_block(rows):
 
 
 def test_the_next_panel_is_asked_for_while_few_rows_pass_by():
-    texts = [lower_kernel(programs.dense(rows, 768, 512), machine=AVX512).emitted.text for rows in (64, 2000)]
-    assert "prefetch(w" in texts[0] and "prefetch" not in texts[1]
+    texts = [lower_kernel(prepared(programs.dense(rows, 768, 512)), machine=AVX512).emitted.text for rows in (64, 2000)]
+    assert "prefetch(w_packed" in texts[0] and "prefetch" not in texts[1]
     check(programs.dense(64, 768, 512), programs.dense_reference, 1e-4)
 
 
