@@ -23,6 +23,7 @@ FEW_TILES = 16  # of rows that pass by a panel, up to which the first one's wait
 FEW_BLOCKED_TILES = 32  # of rows, up to which cutting a panel is worth writing the sums to the stack and reading them again
 AHEAD = 2  # steps of the reduction that are written out between two requests for what comes next
 LEAST_STEPS = 64  # of the reduction, for which asking ahead is worth its while
+MANY_REGISTERS = 32  # fewer are spilled where two steps are written out
 UNEVEN = 1.1  # times the even share, which the busiest thread may get
 
 
@@ -36,7 +37,7 @@ def ask_ahead(s: Schedule, stage: Stage, at: Loop, tiles: int, panel: int, machi
     """While `tiles` of rows pass by a panel of `panel` bytes, ask memory for the next one, a line every few steps."""
     steps = _long(s, stage)
     name = _columns(s, s.block(stage))
-    if tiles > FEW_TILES or len(steps) != 1 or name is None or 2 * panel > machine.l2_bytes * PANEL_SHARE:
+    if machine.vector_registers < MANY_REGISTERS or tiles > FEW_TILES or len(steps) != 1 or name is None or 2 * panel > machine.l2_bytes * PANEL_SHARE:
         return
     length = s.extent(steps[0])
     if length.op != "const" or length.value < LEAST_STEPS or length.value % AHEAD:
@@ -70,6 +71,8 @@ def schedule_by_blocks(
     block = s.block(stage)
     axes, name, steps = spatial_vars(block), _columns(s, block), _block_of_steps(s, stage, width, machine)
     waiting = _rows_of_block(block, axes[row_axis], rows, width, machine)
+    if machine.vector_registers < MANY_REGISTERS:
+        return None
     columns, height = extent(block, axes[-1]), extent(block, axes[row_axis])
     if name is None or steps is None or waiting is None or columns is None or height is None:
         return None

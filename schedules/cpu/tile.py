@@ -16,7 +16,7 @@ from tensorlang.ir.buffer import Buffer
 from tensorlang.ir.expr import Expr
 from tensorlang.ir.stmt import Block
 from tensorlang.ir.tree import written_buffers
-from tensorlang.ir.visitor import free_vars, loads
+from tensorlang.ir.visitor import free_vars, loads, walk
 from tensorlang.schedule import Loop, Schedule, Stage
 from tensorlang.schedule.rules import Machine
 
@@ -40,6 +40,7 @@ from .elementwise import schedule_elementwise
 
 LINE = 64  # bytes of a cache line
 LEAST_PANELS = 8  # of columns, from which a packed copy of the rows is repaid
+OPEN_ROWS = 64  # how many rows are reckoned with where their number is not known
 SHARE = 16  # tiles that a thread takes at a time where their number is not known
 DECODED = 3  # instructions that a core takes in per cycle, where it shares its front end with another thread of the machine
 LONG_REDUCTION = 64  # iterations of a tile's reduction from which the cost of finding the tile does not matter
@@ -110,6 +111,7 @@ def schedule_tile(s: Schedule, stage: Stage, machine: Machine, before: Collectio
             around.append(share)
     else:
         # Nothing is read twice but by neighbouring windows: go through memory once, a band of rows at a time.
+        done |= _inline_padding(s, stage, before)
         inputs = _materialised_inputs(s, stage, before)
         band = _split_band(s, inputs, output, outer, machine)
         output.reorder(*outer, *band, column_o, *tail, *inner)
@@ -128,6 +130,8 @@ def schedule_tile(s: Schedule, stage: Stage, machine: Machine, before: Collectio
     if column_i is not None:
         _, lane = output.split(column_i, tile.lanes)
         output.vectorize(lane)
+    if not reuse and row_o is not None and not inputs:
+        _part_edges(s, stage, output, row_o)
     if not reuse and band:
         done |= _compute_inputs_at(s, inputs, output, at, machine)
     if worth_parallel(amount):
@@ -150,6 +154,29 @@ def _column_tail(block: Block, width: int) -> str:
     size = extent(block, column)
     skips = any(step(e, column) == "far" and (stride(e, column) or 0) > 1 for e in loads(source_of(block)))
     return "shift_inwards" if skips and size is not None and size >= width and not is_contraction(block) else "guard"
+
+
+def _inline_padding(s: Schedule, stage: Stage, done: Collection[str]) -> set[str]:
+    """Padding around an image of known size is not copied: windows ask whether they lie inside, where vectors run along
+    another axis."""
+    found = set()
+    for p in _materialised_inputs(s, stage, done):
+        block = s.block(p)
+        source = source_of(block)
+        if source.op != "select" or spatial_vars(block)[-1] in free_vars(source.args[0]):
+            continue
+        if _is_static(store_of(block).buffer) and all(e.op in ("load", "const") for e in source.args[1:]):
+            p.compute_inline()
+            found.add(p.name)
+    return found
+
+
+def _part_edges(s: Schedule, stage: Stage, output: Stage, row: Loop) -> None:
+    """The first and the last tile of a line are by themselves, so that those between lie inside the image for certain."""
+    size = s.extent(row)
+    asks = any(e.op == "select" for e in walk(source_of(s.block(stage))))
+    if size.op == "const" and size.value > 1 and asks:
+        output.loop_partition(row, [1, None, 1] if size.value > 2 else [1, 1])
 
 
 def _split_band(s: Schedule, inputs: list[Stage], output: Stage, outer: list[Loop], machine: Machine) -> list[Loop]:
@@ -394,7 +421,7 @@ def choose_tile(block: Block, machine: Machine, steps: int | None = None, most_r
         for rows in range(1, registers - 3):
             if rows > 1 and (row_axis is None or (row_extent is not None and rows > row_extent)):
                 break
-            if rows * vectors + vectors + 1 > registers:
+            if rows * vectors + vectors + 1 >= registers:  # one to spare: for a product where it is not added at once
                 break
             loaded = _loads(rows, vectors, reuse) + (vectors * (3 if halves else 1) if windows else 0)
             cycles = max((rows * vectors + (vectors if halves else 0)) / 2, loaded / 2, 4.0)
@@ -409,6 +436,8 @@ def choose_tile(block: Block, machine: Machine, steps: int | None = None, most_r
             waste = 1.0
             if row_extent:
                 waste *= ceil(row_extent / rows) * rows / row_extent
+            elif row_extent is None:  # what is left over goes row by row, each of which waits for its own sums
+                waste += (rows - 1) / 2 * max(4.0, vectors / 2) / (OPEN_ROWS * cycles / rows)
             if columns:
                 waste *= ceil(columns / (vectors * lanes)) * vectors * lanes / columns
             # Finding a tile and writing it back costs some cycles too: prefer larger tiles where reductions are short.

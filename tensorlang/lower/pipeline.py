@@ -16,13 +16,14 @@ from tensorlang.lower.partition import partition_tiles
 from tensorlang.lower.prefetch import prefetch_lines
 from tensorlang.lower.simplify import hoist_guards, simplify_func
 from tensorlang.lower.tensorize import tensorize_tiles
+from tensorlang.lower.unswitch import unswitch_sums
 from tensorlang.lower.vectorize import vectorize_loops
 
 Pass = Callable[[PrimFunc], PrimFunc]
 
 # Order constraints: init needs blocks; halves are widened before lanes are made of them; narrowing needs plain loop
-# variables in indices; guards are hoisted out of inner loops before tiles are partitioned by them; vector lanes are found
-# on flat indices.
+# variables in indices; guards are hoisted out of inner loops before tiles are partitioned by them; sums are known to be in
+# registers once buffers are narrow; vector lanes are found on flat indices.
 PASSES: tuple[tuple[str, Pass], ...] = (
     ("init", lower_init),
     ("blocks", lower_blocks),
@@ -31,6 +32,7 @@ PASSES: tuple[tuple[str, Pass], ...] = (
     ("narrow", narrow_buffers),
     ("hoist", hoist_guards),
     ("partition", partition_tiles),
+    ("unswitch", unswitch_sums),
     ("tensorize", tensorize_tiles),
     ("flatten", flatten_buffers),
     ("vectorize", vectorize_loops),

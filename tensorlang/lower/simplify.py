@@ -62,13 +62,14 @@ def _guards(s: Stmt) -> tuple[list[Expr], Stmt]:
     """The conjuncts of the guards directly around a statement, and the statement."""
     found: list[Expr] = []
     while isinstance(s, If) and s.else_ is None:
-        found += _conjuncts(s.cond)
+        found += conjuncts(s.cond)
         s = s.then
     return found, s
 
 
-def _conjuncts(cond: Expr) -> list[Expr]:
-    return [c for a in cond.args for c in _conjuncts(a)] if cond.op == "and" else [cond]
+def conjuncts(cond: Expr) -> list[Expr]:
+    """What a condition asks, one by one."""
+    return [c for a in cond.args for c in conjuncts(a)] if cond.op == "and" else [cond]
 
 
 def _guarded(conditions: list[Expr], body: Stmt) -> Stmt:

@@ -91,6 +91,16 @@ def f(x: f32[N], y: f32[N], N: i64) -> y:
             for i in range(4):
                 if i_o * 4 + i < N:
                     y[i_o * 4 + i] = t[i] * t[i]""",
+    "unswitch": """\
+def f(x: f32[N], w: f32[5, 5], y: f32[N], N: i64) -> y:
+    for h in range(N):
+        with alloc(f32[1], scope="local") as t:
+            t[0] = 0.0
+            for kh in range(5):
+                for kw in range(5):
+                    for r in range(20):
+                        t[0] = t[0] + select(all_of(h + kh < N, kw < r), x[h + kh], 0.0) * w[kh, kw]
+            y[h] = t[0]""",
     "tensorize": """\
 def f(x: f32[2, 32], y: f32[2, 32]) -> y:
     for i in range(2):

@@ -280,3 +280,15 @@ def test_softmax_computes_its_powers_once():
     func = te.create_prim_func("s", [x], [te.compute((33, 130), lambda i, j: powers[i, j] / total[i], name="y")])
     check(func, programs.softmax_reference)
     assert lower_kernel(func).emitted.text.count("exp(") == 1
+
+
+@pytest.mark.parametrize("size", [9, 30, 61, 100])
+@pytest.mark.parametrize("kernel", [3, 5])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_windows_ask_for_the_edge_and_copy_no_padding(size, kernel, stride):
+    """Padded images of known size are read where they lie; the tiles at both ends of a line are by themselves."""
+    func = programs.conv_nhwc(size, 24, 24, kernel, stride, depthwise=True)
+    check(func, lambda x, w, b: programs.conv_reference(x, w, b, stride, depthwise=True))
+    text = lower_kernel(func, machine=AVX512).emitted.text
+    assert "stage pad" not in text and "stage x_pad" not in text and "parallel_for" in text
+    assert ("_part1" in text) == (size // stride > 28)
