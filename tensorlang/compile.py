@@ -47,7 +47,7 @@ def compile(
     precision: str = "float32",
     winograd: bool = True,
     tuning: str = "off",
-    verify: bool = False,
+    verify: bool | None = False,
     codegens: Sequence[Any] = (),
     fallback: str | None = None,
 ) -> Executable:
@@ -68,7 +68,8 @@ def compile(
         winograd: whether 3x3 convolutions may be computed with fewer multiplications, where that pays (Winograd's algorithm);
             its rounding errors are larger than a direct sum's, by up to eight times on average (see docs/architecture.md).
         verify: compare with onnxruntime (where the model is an ONNX file and it is installed), else with the operators'
-            NumPy references, on seeded inputs; `certificate` of the result tells errors, bounds and seeds.
+            NumPy references, on seeded inputs; `certificate` of the result tells errors, bounds and seeds. None: where that can
+            be done on this machine.
         codegens: code generators that take the parts of the graph that they can, the first one first, before `target` gets the
             rest: names such as "onnxruntime", other targets' names, or `tensorlang.graph.generator.Generator` objects.
         fallback: who computes the nodes that no rule knows: "onnxruntime" (which has to be installed), node by node and named
@@ -93,8 +94,9 @@ def compile(
     settings = replace(Settings.from_env(), winograd=winograd, precision=precision)
     path = Path(model) if isinstance(model, str | Path) else None
     if path is not None and not path.is_file():
-        raise ModelError(f"{path}: no such file")
+        raise ModelError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
     build = _Build(model, path, target, shapes, settings, codegens)
+    unknown = False  # whether there is nothing to compare with
     try:
         artifact = build.cached() or build.run()
     except UnsupportedOpError as refusal:
@@ -104,13 +106,16 @@ def compile(
             return Executable(made, _runner(made, settings))
 
         exe: Executable = tensorlang._segmented(model, shapes, refusal, fallback, segment)
-        if verify and (path is None or any(i.dtype == "object" for i in exe.inputs)):
+        unknown = path is None or any(i.dtype == "object" for i in exe.inputs)
+        if verify and unknown:
             raise BuildError("verify=True: of models with steps of the host, only files whose inputs are numbers") from None
     else:
         exe = make_executable(artifact, lambda program: _runner(program, settings))
         exe.exporter = _exporter(build, target, settings)
         exe.explainer = lambda machine: tensorlang._explain(exe, build.graph(), target, settings, machine=machine)
         exe.limiter = _limits
+    if verify is None:
+        verify = exe.runs_here and not unknown
     if verify:
         exe.certificate = tensorlang._certify(exe, path or build.graph(), shapes)
         if isinstance(exe, BucketedExecutable):

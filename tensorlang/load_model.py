@@ -71,6 +71,8 @@ def load_model(source: Any, shapes: Shapes | None = None) -> Graph:
     for candidate in importers:
         if candidate.sniff(source):
             return candidate.load(source, shapes)
+    if isinstance(source, str | Path) and Path(source).suffix in (".tl", ".so"):
+        raise ModelError(f"{source} is no model to compile: tl.load reads what was saved or exported")
     what = str(source) if isinstance(source, str | Path) else f"a {type(source).__name__}"
     raise ModelError(f"{what} is not a model of a known format ({', '.join(i.name for i in importers) or 'none installed'})")
 

@@ -61,7 +61,9 @@ class InferenceSession:
             InputError: a feed does not fit, or an output name is unknown.
         """
         del run_options  # onnxruntime's own settings mean nothing here
-        results = self.executable.run(input_feed)
+        return self._chosen(self.executable.run(input_feed), output_names)
+
+    def _chosen(self, results: Mapping[str, np.ndarray], output_names: Sequence[str] | None) -> list[np.ndarray]:
         if unknown := [n for n in output_names or () if n not in results]:
             raise InputError(f"no output is called {', '.join(map(repr, unknown))}; there are: {', '.join(results)}")
         return [results[n] for n in output_names or results]

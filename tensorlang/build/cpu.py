@@ -51,6 +51,9 @@ class Cpu(Target):
         parsed = CpuTarget.parse(text)
         return Cpu(parsed) if parsed is not None else None
 
+    def variants(self) -> tuple[str, ...]:
+        return CpuTarget.names()
+
     def machine(self, threads: int) -> Machine:
         return machine_of(self.cpu, threads)
 

@@ -2,21 +2,46 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 import tensorlang as tl
 from tensorlang.cli import doctor as doctor_module, jobs
 from tensorlang.cli.doctor import human_bytes
 from tensorlang.cli.feeds import parse_feed, parse_shapes
-from tensorlang.cli.report import JOB_FAILED, Reporter
+from tensorlang.cli.report import JOB_FAILED, WRONG_USAGE, Reporter
 from tensorlang.config import FALLBACKS, PRECISIONS
+
+
+class _Group(TyperGroup):
+    """Wrong usage is told in one line, as a failing job is."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        if not extra.get("standalone_mode", True):
+            return super().main(*args, **extra)
+        try:
+            code = super().main(*args, **{**extra, "standalone_mode": False})
+        except typer.Abort:
+            sys.exit(JOB_FAILED)
+        except Exception as error:  # the exceptions of typer's parser have no public name; other ones pass
+            if getattr(error, "exit_code", None) != WRONG_USAGE or not hasattr(error, "format_message"):
+                raise
+            command = getattr(getattr(error, "ctx", None), "command_path", "tensorlang")
+            text = " ".join(error.format_message().split())
+            if text:  # without arguments there was help instead
+                typer.echo(f"{command}: {text} (see {command} --help)", err=True)
+            sys.exit(WRONG_USAGE)
+        sys.exit(code if isinstance(code, int) else 0)
+
 
 app = typer.Typer(
     name="tensorlang",
+    cls=_Group,
     help="Compile deep-learning models and tensor expressions to machine code.",
     no_args_is_help=True,
     add_completion=False,
@@ -50,7 +75,7 @@ Inputs = Annotated[
     typer.Option("--input", metavar="NAME=SOURCE", help="NAME=FILE.npy, FILE.npz, random, or random:1x3x8x8. Default: random."),
 ]
 Target = Annotated[str, typer.Option(help="What to compile for.")]
-Seed = Annotated[int, typer.Option(help="Seed of random inputs.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of random inputs.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads to run on. Default: all usable cores.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else on stdout.")]
 
@@ -80,7 +105,9 @@ def _root(
 @app.command("compile")
 def compile_command(
     model: ModelFile,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Where to: m.tl, or a folder (--target c).")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="m.tl, libm.so, libm.a, m.wasm, m (a program) or a folder.")
+    ] = None,
     shapes: Shapes = None,
     target: Target = "cpu",
     precision: Annotated[str, typer.Option(metavar="|".join(PRECISIONS), callback=_one_of(PRECISIONS))] = PRECISIONS[0],
@@ -92,11 +119,17 @@ def compile_command(
         list[str] | None,
         typer.Option("--codegen", metavar="NAME", help="A code generator that takes the parts that it can. Repeatable."),
     ] = None,
-    verify: Annotated[bool, typer.Option("--verify/--no-verify", help="Check the result against onnxruntime.")] = True,
+    verify: Annotated[
+        bool | None,
+        typer.Option("--verify/--no-verify", help="Check against onnxruntime. Default: where the result runs on this machine."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Compile a model, and check that it computes what onnxruntime computes."""
     sizes = parse_shapes(shapes or [])
+    if output is not None and not output.is_dir() and output.suffix not in jobs.OUTPUT_SUFFIXES:
+        known = ", ".join(suffix for suffix in jobs.OUTPUT_SUFFIXES if suffix)
+        raise typer.BadParameter(f"{output}: its suffix tells the form: {known}, or none", param_hint="-o")
     options = {"precision": precision, "fallback": fallback, "codegens": tuple(codegens or ())}
     report = Reporter(json=json)
     with report.errors():

@@ -153,6 +153,9 @@ def _read(spec: FeedSpec) -> np.ndarray:
     import numpy as np
 
     try:
+        with open(spec.source, "rb") as file:
+            if not file.read(6).startswith((b"\x93NUMPY", b"PK")):
+                raise InputError(f"{spec.source} is not an array file (.npy, .npz): it does not begin as one")
         content = np.load(spec.source, allow_pickle=False)  # nothing that a user gives is unpickled
         return content if spec.member is None else content[spec.member]
     except (ValueError, EOFError, zipfile.BadZipFile) as error:

@@ -24,20 +24,27 @@ if TYPE_CHECKING:
     import numpy as np
 
 SAVED_SUFFIXES = (".tl", ".so")
+OUTPUT_SUFFIXES = (".tl", ".so", ".a", ".wasm", "")  # what -o may name
 
 
 def compile_job(
-    report: Reporter, model: Path, output: Path | None, shapes: Shapes, target: str, verify: bool, options: Mapping[str, Any]
+    report: Reporter,
+    model: Path,
+    output: Path | None,
+    shapes: Shapes,
+    target: str,
+    verify: bool | None,
+    options: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Compile `model`, check it against the oracle unless told not to, and save it when `output` is given.
 
-    `options`: more of `tl.compile`'s arguments.
+    `options`: more of `tl.compile`'s arguments; `verify`: None means where it runs on this machine.
     """
-    with report.step("compile", f"compiling {model.name} for {target}" + (", then checking it" if verify else "")):
+    with report.step("compile", f"compiling {model.name} for {target}" + ("" if verify is False else ", then checking it")):
         exe = tl.compile(str(model), target=target, shapes=shapes or None, verify=verify, **options)
     if output is not None:
         with report.step("save", f"writing {output}"):
-            if output.suffix in ("", ".so", ".a") or output.is_dir():
+            if output.suffix != ".tl" or output.is_dir():
                 exe.export_library(output)
             else:
                 exe.save(str(output))
@@ -47,7 +54,7 @@ def compile_job(
         "shapes": shapes,
         "inputs": [_tensor(info) for info in inputs_of(exe)],
         "output": None if output is None else {"path": str(output), "bytes": _size(output)},
-        "certificate": plain(exe.certificate) if verify else None,
+        "certificate": None if verify is False else plain(exe.certificate),
         "build_cpu_seconds": plain(exe.build_report),
         "host_nodes": [list(node) for node in exe.host_nodes],
         "memory": exe.memory,

@@ -19,6 +19,7 @@ from rich.table import Table
 from tensorlang.errors import TensorlangError
 
 JOB_FAILED = 1
+WRONG_USAGE = 2
 WIDE = 160  # columns of a table that goes to a file or a pipe
 
 

@@ -77,6 +77,10 @@ class Target(ABC):
         """The target that a user means by `text`, if it is this one or a variant of it ("x86-64-v3" for the CPU)."""
         return self if text == self.name else None
 
+    def variants(self) -> tuple[str, ...]:
+        """More texts that it accepts, for messages."""
+        return ()
+
     # -- what it can ----------------------------------------------------------------------------------------------
     def machine(self, threads: int) -> Machine:
         """What schedules may know, for `threads` workers of the host."""
@@ -216,7 +220,8 @@ def find_target(target: str | Target) -> Target:
     for name in target_names():
         if (found := _named(name).accepts(target)) is not None:
             return found
-    raise BuildError(f"unknown target {target!r}; there are: {', '.join(target_names()) or 'none'}")
+    known = [text for name in target_names() for text in (name, *_named(name).variants())]
+    raise BuildError(f"unknown target {target!r}; there are: {', '.join(known) or 'none'}")
 
 
 def _named(name: str) -> Target:

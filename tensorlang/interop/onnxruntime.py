@@ -234,24 +234,12 @@ class IOBinding:
         return [value.numpy() for value in self._results]
 
     def run(self) -> None:
-        """Run on what is bound.
+        """Run on what is bound; results are written to bound memory as they are made, without a copy where it allows that.
 
         Raises:
             InputError: an input is missing, or memory bound for an output has another shape or type than the result.
         """
-        names = list(self._outputs)
-        results = self._session.run(names, self._inputs) if names else []
-        for k, (name, result) in enumerate(zip(names, results, strict=True)):
-            bound = self._outputs[name]
-            if bound is None:
-                continue
-            if bound.shape != result.shape or bound.dtype != result.dtype:
-                raise InputError(
-                    f"output {name!r} is {result.dtype}{list(result.shape)}; bound is {bound.dtype}{list(bound.shape)}"
-                )
-            np.copyto(bound, result)
-            results[k] = bound
-        self._results = [OrtValue(r) for r in results]
+        self._results = [OrtValue(r) for r in self._session.run_to(self._inputs, self._outputs)]
 
 
 class InferenceSession(Session):
@@ -317,6 +305,13 @@ class InferenceSession(Session):
             model.graph.name, model.producer_name, model.domain, model.doc_string, model.graph.doc_string,
             model.model_version, {p.key: p.value for p in model.metadata_props},
         )  # fmt: skip
+
+    def run_to(self, inputs: Mapping[str, Any], outputs: Mapping[str, np.ndarray | None]) -> list[np.ndarray]:
+        """The named outputs, those with an array written there."""
+        if not outputs:
+            return []
+        places = {name: array for name, array in outputs.items() if array is not None}
+        return self._chosen(self.executable.run(inputs, places), list(outputs))
 
     def io_binding(self) -> IOBinding:
         return IOBinding(self)

@@ -204,6 +204,11 @@ class Executable:
         self.certificate: dict[str, Any] | None = manifest.get("certificate")
         self.precision: str = manifest.get("precision", "float32")  # that its products have: "bf16" only where the CPU has it
 
+    @property
+    def runs_here(self) -> bool:
+        """Whether it is for this machine: what is not can be saved and exported."""
+        return not isinstance(self._runner, ForeignRunner)
+
     def __repr__(self) -> str:
         ins, outs = ", ".join(map(str, self.inputs)), ", ".join(map(str, self.outputs))
         return f"Executable {self.name}({ins}) -> {outs}"

@@ -69,7 +69,9 @@ def read_library(path: Path, verify: bool = False) -> Artifact:
         return Artifact(manifest, source.decode(), {}, weights, file=path)
     except FileNotFoundError:
         raise ArtifactError(f"{path}: no such file") from None
-    except (OSError, KeyError, ValueError, IndexError, struct.error) as error:
+    except (IndexError, struct.error):
+        raise ArtifactError(f"{path} is not a library that tensorlang exported, or is damaged: it is cut short") from None
+    except (OSError, KeyError, ValueError) as error:
         raise ArtifactError(f"{path} is not a library that tensorlang exported, or is damaged: {error}") from error
 
 

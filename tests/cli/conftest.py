@@ -56,7 +56,7 @@ class FakeCompiler:
     error: Exception | None = None
     options: dict = field(default_factory=dict)
 
-    def compile(self, model, *, target, shapes, verify=False, **options):
+    def compile(self, model, *, target, shapes, verify=None, **options):
         self.options = options
         self.calls.append(("compile", model, target, shapes, verify))
         if self.error:

@@ -49,6 +49,28 @@ MODELS: dict[str, tuple[str, list[dict[str, np.ndarray]]]] = {
            }""",
         [{"x": np.array([[0, 1, 2], [3, 0, 0]], np.float32)}, {"x": np.zeros((2, 3), np.float32)}],
     ),
+    "quantised": (
+        """quantised (float[N, 4] x) => (float[N, 3] y) {
+             scale = Constant <value = float {0.125}> ()
+             zero = Constant <value = uint8 {100}> ()
+             w = Constant <value = int8[4, 3] {1, -2, 3, -4, 5, -6, 127, -128, 9, -10, 11, -12}> ()
+             q = QuantizeLinear(x, scale, zero)
+             sums = MatMulInteger(q, w, zero)
+             z = Cast <to = 1> (sums)
+             y = Mul(z, scale)
+           }""",
+        [{"x": np.linspace(-20, 30, 4 * n, dtype=np.float32).reshape(n, 4)} for n in (1, 7)],
+    ),
+    "recurrent": (
+        """recurrent (float[T, B, 3] x, float[1, 8, 3] w, float[1, 8, 2] r) => (float[T, 1, B, 2] y, float[1, B, 2] h) {
+             y, h = LSTM <hidden_size = 2> (x, w, r)
+           }""",
+        [
+            {name: np.sin(np.arange(np.prod(shape), dtype=np.float32) + k).reshape(shape)
+             for k, (name, shape) in enumerate({"x": (5, batch, 3), "w": (1, 8, 3), "r": (1, 8, 2)}.items())}
+            for batch in (1, 4)
+        ],
+    ),
 }  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from tensorlang.codegen.library.archive import static_library
 from tensorlang.codegen.library.interface import Status, checksum, padded
 from tensorlang.errors import ArtifactError, BuildError
 from tensorlang.runtime.executable import Executable
-from tests.deploy.libraries import MODELS, build_driver, drive, gcc, parsed, run
+from tests.deploy.libraries import DRIVER, MODELS, build_driver, drive, gcc, parsed, run
 from tests.e2e import models
 
 LIBC = {
@@ -145,6 +145,18 @@ def test_two_libraries_in_one_program(perceptron: Executable, tmp_path: Path) ->
     for one, two in (("libone.a", "libtwo.a"), ("libone.so", "libtwo.so"), ("libone.a", "libtwo.so")):
         gcc(tmp_path, "-o", "both", "both.c", one, two, f"-Wl,-rpath,{tmp_path}", "-lpthread")
         run(tmp_path, "./both")
+
+
+@needs_gcc
+def test_a_library_comes_and_goes(perceptron: Executable, tmp_path: Path) -> None:
+    """Null pointers, wrong sizes, dlclose and dlopen again, forks: see lifecycle.c."""
+    perceptron.export_library(tmp_path / "libmlp.so", weights="beside")
+    perceptron.export_library(tmp_path / "libmlp.so")
+    gcc(tmp_path, "-o", "lifecycle", str(DRIVER.with_name("lifecycle.c")), "-ldl", "-lpthread")
+    (line,) = run(tmp_path, "./lifecycle", "./libmlp.so", "tl_mlp", "libmlp.weights", "5", "16").splitlines()
+    wanted = perceptron.run({"x": np.zeros((5, 16), np.float32)})
+    told = sum(float((np.arange(1, a.size + 1) * a.ravel().astype(np.float64)).sum()) for a in wanted.values())
+    assert float(line) == pytest.approx(told, rel=1e-6)
 
 
 @needs_gcc

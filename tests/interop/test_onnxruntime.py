@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import onnx
@@ -99,6 +100,27 @@ def test_inputs_bound_by_address(path: str) -> None:
     np.testing.assert_array_equal(binding.copy_outputs_to_cpu()[0], X + B)
 
 
+def test_a_bound_output_is_the_memory_that_the_program_writes_to(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = ours.InferenceSession(path)
+    binding = session.io_binding()
+    binding.bind_cpu_input("x", X)
+    binding.bind_cpu_input("b", B)
+    place = np.zeros((2, 3), np.float32)
+    binding.bind_ortvalue_output("sum", ours.OrtValue(place))
+    seen = []
+    enter = session.executable._enter
+
+    def watched(frame: Any, *rest: Any) -> Any:
+        results = enter(frame, *rest)
+        seen.append(list(frame.outputs))
+        return results
+
+    monkeypatch.setattr(session.executable, "_enter", watched)
+    session.run_with_iobinding(binding)
+    assert place.ctypes.data in seen[0]
+    np.testing.assert_array_equal(place, X + B)
+
+
 def test_refusals(path: str) -> None:
     session = ours.InferenceSession(path)
     with pytest.raises(InputError, match="missing"):
@@ -111,7 +133,7 @@ def test_refusals(path: str) -> None:
     binding.bind_cpu_input("x", X)
     binding.bind_cpu_input("b", B)
     binding.bind_ortvalue_output("sum", ours.OrtValue(np.zeros((3, 3), np.float32)))
-    with pytest.raises(InputError, match="bound is"):
+    with pytest.raises(InputError, match=r"sum.* is float32 \(2, 3\) here, and `out` has float32 \(3, 3\)"):
         session.run_with_iobinding(binding)
     with pytest.raises(InputError, match="not an ONNX model"):
         ours.InferenceSession(b"no model")

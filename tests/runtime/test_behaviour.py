@@ -38,6 +38,19 @@ except tl.errors.OutOfMemoryError as error:
     assert np.array_equal(exe(x), before)
     print("refused")
 """
+IDLE = """
+import os, sys, time, numpy as np, tensorlang as tl
+exe = tl.load(sys.argv[1])
+tl.set_num_threads(4)
+x = np.ones((64, 3, 32, 32), np.float32)
+for _ in range(5):
+    exe(x)
+    time.sleep(0.05)
+    before = time.process_time()
+    time.sleep(0.2)
+    print(time.process_time() - before)
+print(len(os.listdir("/proc/self/task")))
+"""
 BUILD = """
 import sys, numpy as np, tensorlang as tl
 exe = tl.compile(sys.argv[1], shapes={"batch": 1})
@@ -143,6 +156,17 @@ def test_a_limit_on_memory_is_an_error_and_the_model_goes_on(exe, tmp_path):
     exe.save(tmp_path / "m.tl")
     done = subprocess.run([sys.executable, "-c", CHILD, tmp_path / "m.tl"], capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout) == (0, "refused\n"), done.stderr
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts threads by /proc")
+def test_an_idle_program_uses_no_cpu_after_50_ms(exe, tmp_path):
+    """Of all its threads together, in a fresh process: nothing that shows beside the interpreter's own sleep."""
+    exe.save(tmp_path / "m.tl")
+    done = subprocess.run([sys.executable, "-c", IDLE, tmp_path / "m.tl"], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    *used, threads = map(float, done.stdout.split())
+    assert threads >= 4  # there are workers that might spin
+    assert np.median(used) < 0.002, used  # a worker that got no core in its first 50 ms may spin later: not the rule
 
 
 def test_forked_children_run_the_model_while_a_thread_runs_it(exe, x):

@@ -205,6 +205,11 @@ done:
 
 ; -- threads --------------------------------------------------------------------------------------------------------
 define i32 @${p}_threads(ptr %m) {
+  %none = icmp eq ptr %m, null
+  br i1 %none, label %null, label %read
+null:
+  ret i32 -1
+read:
   %at = getelementptr i8, ptr %m, $w $threads_at
   %n = load atomic i64, ptr %at acquire, align 8
   %count = trunc i64 %n to i32

@@ -52,7 +52,8 @@ $outputs
  *
  * An instance ($p) has threads of its own (none but the caller's at first). Any number of threads may call run on one
  * instance at a time; they share nothing but its pool, and who finds that busy computes alone. set_threads and destroy must
- * not run beside other calls on the same instance. After fork, the child makes instances of its own.
+ * not run beside other calls on the same instance; destroy is called once, and before the library is unloaded (dlclose). After
+ * fork, the child makes instances of its own, and leaves its parent's alone: those have no threads there.
  *
  * Functions return 0 or a status; status_text says what it means. Nothing is printed, and no memory is kept but the
  * instance's own.
@@ -84,7 +85,7 @@ int32_t ${p}_create_from_memory($p **instance, const void *weights, int64_t nbyt
 int32_t ${p}_create_from_file($p **instance, const char *path);
 void ${p}_destroy($p *instance);
 
-/* How many threads share the work of a run, the caller included; 0: one per processor. */
+/* How many threads share the work of a run, the caller included; 0: one per processor. threads gives -1 for NULL. */
 int32_t ${p}_set_threads($p *instance, int32_t count);
 int32_t ${p}_threads(const $p *instance);
 

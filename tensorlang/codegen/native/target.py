@@ -101,6 +101,11 @@ class CpuTarget:
         return _host()
 
     @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """The names that `parse` knows, one for each machine."""
+        return tuple(_FAMILIES)
+
+    @classmethod
     def of(cls, triple: str, cpu: str = "", features: str = "") -> CpuTarget:
         """A target by triple and features, its vector width inferred from them."""
         return cls(triple, cpu, features, _vector_bits(set(features.split(","))))
