@@ -37,7 +37,7 @@ def schedule_elementwise(s: Schedule, stage: Stage, machine: Machine, *, paralle
     for size in (lanes, lanes // 2):
         turned = _transposed_axis(s, stage, size)
         if turned is not None and (size == lanes or _moves(s, stage, size)):
-            _tile_transposed(s, stage, axes, turned, size, parallel)
+            _tile_transposed(s, stage, axes, turned, size, machine, parallel)
             return
     tail = _contiguous_tail(s, stage, machine) if len(axes) > 2 else 1
     if tail > 1:
@@ -104,11 +104,13 @@ def _moves(s: Schedule, stage: Stage, size: int) -> bool:
     return size >= 4 and whole and source_of(block).op == "load" and store_of(block).buffer.dtype.name in TURNED
 
 
-def _tile_transposed(s: Schedule, stage: Stage, axes: list[Loop], turned: int, lanes: int, parallel: bool) -> None:
+def _tile_transposed(
+    s: Schedule, stage: Stage, axes: list[Loop], turned: int, lanes: int, machine: Machine, parallel: bool
+) -> None:
     """Tiles of `lanes` by `lanes` elements: strided loads find the lines of a tile in the first-level cache.
 
         for i: for j: y[i, j] = x[j, i]
-    ->  parallel for i_o: for j_o: for i_i in lanes: vector y[i, j] = x[j, i]
+    ->  parallel for j_o: for i_o: for i_i in lanes: vector y[i, j] = x[j, i]
 
     A tile that is only moved is turned in registers: sixteen loads and stores instead of as many of sixteen scattered elements.
     """
@@ -119,13 +121,16 @@ def _tile_transposed(s: Schedule, stage: Stage, axes: list[Loop], turned: int, l
     tail = "shift_inwards" if whole else "guard"
     row_o, row_i = stage.split(row, lanes, tail=tail)
     last_o, lane = stage.split(last, lanes, tail=tail)
-    stage.reorder(*outer, row_o, last_o, row_i, lane)
+    sizes = [_extent(s, loop) for loop in (*outer, last_o)]
+    # Strips of the lines that are read, along memory; where there are few, strips of those that are written.
+    over, along = (last_o, row_o) if prod(n or 1 for n in sizes) >= 4 * machine.threads else (row_o, last_o)
+    stage.reorder(*outer, over, along, row_i, lane)
     if whole:
         stage.tensorize(row_i, transposed_tile(lanes, store_of(s.block(stage)).buffer.dtype.name), fallback=True)
     else:
         stage.vectorize(lane)
     if parallel:
-        stage.parallel(stage.fuse(*outer, row_o) if outer else row_o)
+        stage.parallel(stage.fuse(*outer, over) if outer else over)
 
 
 def schedule_points(s: Schedule, stage: Stage, machine: Machine) -> None:

@@ -13,10 +13,11 @@ from tensorlang.ir.visitor import free_vars, loads
 from tensorlang.schedule import Schedule, Stage
 from tensorlang.schedule.rules import Machine
 
-from .analysis import spatial_vars, work, worth_parallel
+from .analysis import source_of, spatial_vars, step, work, worth_parallel
 from .elementwise import vector_lanes
 
-PANEL = 8  # vectors of lines that go through a step together
+PANEL = 128  # vectors of lines that go through a step together, at most: the next step finds them in the first cache
+FEW = 8  # the same where a step reads elements that lie far apart, each of them in a line that later steps come back to
 
 
 def time_axes(block: Block) -> list[int]:
@@ -41,12 +42,22 @@ def schedule_recurrence(s: Schedule, stage: Stage, machine: Machine) -> None:
     lanes = vector_lanes(s, stage, machine)
     around, lane = stage.split(lines[-1], lanes)
     size, inner = s.extent(around), [lane]
-    if size.op == "const" and size.value % PANEL == 0 and size.value >= PANEL * machine.threads and not moving & {axes[-1]}:
-        # What follows in memory belongs to the next lines: each step goes through some cache lines in a row.
-        around, vectors = stage.split(around, PANEL)
+    apart = any(step(e, axes[-1]) == "far" for e in loads(source_of(block)))
+    widest = FEW if apart else PANEL
+    panel = _panel(size.value, machine.threads, widest) if size.op == "const" and not moving & {axes[-1]} else 1
+    if panel > 1:
+        # What follows in memory belongs to the next lines: each step goes through as many cache lines in a row as it can.
+        around, vectors = stage.split(around, panel)
         inner.insert(0, vectors)
     outer = [*lines[:-1], around]
     stage.reorder(*outer, *steps, *inner)
     stage.vectorize(lane)
     if worth_parallel(work(block)):
         stage.parallel(stage.fuse(*outer) if len(outer) > 1 else outer[0])
+
+
+def _panel(vectors: int, threads: int, widest: int) -> int:
+    """The widest panel, up to `widest`, that divides `vectors` and leaves every thread as many panels as any other."""
+    widths = [n for n in range(1, min(vectors // threads, widest) + 1) if vectors % n == 0]
+    even = [n for n in widths if (vectors // n) % threads == 0]
+    return max(even or widths or [1])

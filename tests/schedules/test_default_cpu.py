@@ -13,6 +13,7 @@ from tensorlang.build import build, lower_kernel
 from tensorlang.build.cpu import machine_of
 from tensorlang.codegen.native import CpuTarget
 from tensorlang.graph import get
+from tensorlang.schedules.cpu import recurrence
 from tests import programs
 
 
@@ -245,6 +246,15 @@ def test_recurrences_run_their_lines_side_by_side(axis, lines):
         loops = re.findall(r"for (\w+) in", str(build(func).stages["scheduled"]))
         step = next(n for n, name in enumerate(loops) if name.endswith("_t"))
         assert loops[step - 1].startswith("r0_o")  # vectors of lines around the steps
+
+
+@pytest.mark.parametrize("lines, threads, panel", [(1024, 2, 32), (1024, 1, 64), (96, 2, 3), (48, 2, 1)])
+def test_a_step_of_a_recurrence_goes_along_memory(lines, threads, panel):
+    """Cumulative sums down columns: each thread's share of a row in one piece, and none has more panels than another."""
+    x = te.placeholder((40, lines), name="x")
+    func = te.create_prim_func("c", [x], [get("cumsum").te(x, axis=0)])
+    assert recurrence._panel(lines // 16, threads, recurrence.PANEL) == panel
+    check(func, lambda a: a.cumsum(0))
 
 
 @pytest.mark.parametrize("size", [16, 19, 33, 40])

@@ -20,35 +20,52 @@ class TopK(SerialOp):
     """The `k` largest (or smallest) elements along `axis` in order, and their positions as i64; ties: the first one first.
 
     A heap of the best so far, the worst of them on top, in the results themselves; then the heap is taken apart, worst first:
-    O(n log k) (Williams 1964).
+    O(n log k) (Williams 1964). Vectors of neighbours that are all no better than the worst are passed by.
     """
 
     parameters = ("x", "values", "places")
+    lines, each = "A * B", "n"
     BODY = """
-for a in range(A):
-    for b in range(B):
-        begin = a * n * B + b
-        top = a * k * B + b
-        for j in range(n):
-            v = x[begin + j * B]
-            if j < k:
-                c = j
-                while c > 0 and WORSE_THAN_EARLIER(v, values[top + (c - 1) // 2 * B]):
-                    p = (c - 1) // 2
-                    values[top + c * B] = values[top + p * B]
-                    places[top + c * B] = places[top + p * B]
-                    c = p
-                values[top + c * B] = v
-                places[top + c * B] = j
-            elif k > 0 and BETTER(v, values[top]):
+for line in range(line_begin, line_end):
+    first = floordiv_pos(line, B) * n * B + floormod_pos(line, B)
+    top = floordiv_pos(line, B) * k * B + floormod_pos(line, B)
+    for j in range(minimum(k, n)):
+        v = x[first + j * B]
+        c = j
+        while c > 0 and WORSE_THAN_EARLIER(v, values[top + (c - 1) // 2 * B]):
+            p = (c - 1) // 2
+            values[top + c * B] = values[top + p * B]
+            places[top + c * B] = places[top + p * B]
+            c = p
+        values[top + c * B] = v
+        places[top + c * B] = j
+    at = k
+    if k == 0:
+        at = n
+    while at < n:
+        PASS_BY
+        for j in range(at, minimum(at + 16, n)):
+            v = x[first + j * B]
+            if BETTER(v, values[top]):
                 SINK(v, j, k)
-        for e in range(k - 1, 0, -1):
-            w = values[top + e * B]
-            place = places[top + e * B]
-            values[top + e * B] = values[top]
-            places[top + e * B] = places[top]
-            SINK(w, place, e)
+        at = at + 16
+    for e in range(k - 1, 0, -1):
+        w = values[top + e * B]
+        place = places[top + e * B]
+        values[top + e * B] = values[top]
+        places[top + e * B] = places[top]
+        SINK(w, place, e)
 """
+    PASS_BY = """
+if B == 1:
+    worst = values[top]
+    none = True
+    while none and at + 16 <= n:
+        none = vreduce_max(select(BETTER(vload(x, first + at, 16), vsplat(worst, 16)), vsplat(1, 16), vsplat(0, 16))) == 0
+        if none:
+            at = at + 16
+"""
+    WIDE = ("f32", "f64", "i32", "i64")  # elements of which a vector passes by at once
     SINK = """
 h = 0
 going = True
@@ -84,6 +101,11 @@ places[top + h * B] = PLACE
     def text(self, inputs: Sequence[TensorType], *, largest: bool = True, **attrs: Any) -> str:
         lines: list[str] = []
         for line in self.BODY.strip().split("\n"):
+            if line.strip() == "PASS_BY":
+                indent = line[: -len("PASS_BY")]
+                wide = inputs[0].dtype.name in self.WIDE
+                lines += [indent + part for part in self.PASS_BY.strip().split("\n") if wide]
+                continue
             if "SINK(" not in line:
                 lines.append(line)
                 continue

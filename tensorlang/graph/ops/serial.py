@@ -22,10 +22,15 @@ class SerialOp(Op):
 
     `parameters` names the pointers, inputs first; `sizes` gives the kernel's integer arguments, by name; `body` is the
     kernel's text, in which types of its inputs may occur as `{0}`, `{1}`, ... Equal texts are one kernel.
+
+    Where `lines`, in terms of the sizes, counts independent pieces of the work, threads share them: the text does those from
+    `line_begin` up to `line_end`. `each` is about how many steps a piece takes.
     """
 
     parameters: tuple[str, ...] = ()
     body: str = ""
+    lines: str = ""
+    each: str = "1"
 
     def sizes(self, *inputs: TensorType, **attrs: Any) -> dict[str, Expr]:
         raise NotImplementedError(self.name)

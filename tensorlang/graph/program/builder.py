@@ -48,6 +48,8 @@ from tensorlang.ir.stmt import PrimFunc, Seq
 from tensorlang.ir.visitor import free_vars
 from tensorlang.te import compute, create_prim_func, placeholder
 
+STEPS = 16 * 1024  # of a kernel that is written by hand: fewer are not worth another thread
+
 
 def emit_program(
     graph: Graph,
@@ -183,7 +185,18 @@ class ProgramBuilder:
         key = f"{signature}\n{body}"
         if key not in self.shared:
             name = self._unique(node.op)
-            head = f'@kernel("{signature}")\ndef {name}(ctx, {", ".join(n for _, n in params)}):\n'
+            listed = ", ".join(n for _, n in params)
+            head = f'@kernel("{signature}")\ndef {name}(ctx, {listed}):\n'
+            if definition.lines:
+                chunk, lines = f"{name}_p0", f"({definition.lines})"
+                body = (
+                    f'@chunk("{signature}, i64 parts")\ndef {chunk}(ctx, begin, end, {listed}, parts):\n'
+                    f"    line_begin = floordiv_pos({lines} * begin, parts)\n"
+                    f"    line_end = floordiv_pos({lines} * end, parts)\n{body}\n\n\n{head}"
+                    f"    parts = minimum({lines}, floordiv_pos({lines} * {definition.each}, {STEPS}) + 1)\n"
+                    f"    parallel_for({chunk}, ctx, parts, {listed}, parts)"
+                )
+                head = ""
             buffers = [Buffer(n, (var("n"),) * bool(v.type.ndim), v.dtype) for n, v in pointers.items()]
             func = PrimFunc(name, (*buffers, *variables.values()), Seq(()), len(node.outputs))
             emitted = EmittedKernel(name, head + body + "\n", tuple(params), ())

@@ -84,6 +84,24 @@ def test_topk(shape: tuple[int, ...], axis: int, k: int, dtype: str, largest: bo
     check("topk", [x], k=k, axis=axis, largest=largest)
 
 
+@pytest.mark.parametrize("shape, axis", [((5, 9000), 1), ((9000, 5), 0)])
+def test_topk_of_lines_that_threads_share(shape: tuple[int, ...], axis: int) -> None:
+    """Lines longer than a vector that no vector divides; the largest ones stand at their ends, one in the ragged last part."""
+    x = np.random.default_rng(3).integers(0, 50, shape).astype(np.float32)
+    np.moveaxis(x, axis, 0)[-1] = 99
+    np.moveaxis(x, axis, 0)[100] = 98
+    check("topk", [x], k=7, axis=axis, largest=True)
+    check("topk", [x], k=7, axis=axis, largest=False)
+
+
+def test_topk_passes_by_what_is_not_a_number() -> None:
+    """A vector that holds a NaN is looked at all the same."""
+    x = np.zeros((2, 64), np.float32)
+    x[:, 33], x[:, 40] = np.nan, 5
+    for values, places in run_native_and_plain("topk", [x], {"k": 1, "axis": 1, "largest": True}):
+        assert values[:, 0].tolist() == [5, 5] and places[:, 0].tolist() == [40, 40]
+
+
 def test_topk_of_many() -> None:
     x = np.random.default_rng(0).standard_normal((1, 50_000)).astype(np.float32)
     check("topk", [x], k=1000, axis=1, largest=True)
