@@ -37,7 +37,9 @@ def ask_ahead(s: Schedule, stage: Stage, at: Loop, tiles: int, panel: int, machi
     """While `tiles` of rows pass by a panel of `panel` bytes, ask memory for the next one, a line every few steps."""
     steps = _long(s, stage)
     name = _columns(s, s.block(stage))
-    if machine.vector_registers < MANY_REGISTERS or tiles > FEW_TILES or len(steps) != 1 or name is None or 2 * panel > machine.l2_bytes * PANEL_SHARE:
+    if machine.vector_registers < MANY_REGISTERS or tiles > FEW_TILES or 2 * panel > machine.l2_bytes * PANEL_SHARE:
+        return
+    if len(steps) != 1 or name is None:
         return
     length = s.extent(steps[0])
     if length.op != "const" or length.value < LEAST_STEPS or length.value % AHEAD:
