@@ -2,7 +2,9 @@
 
 Two spinning thread pools in one process fight when they alternate call by call. So sides alternate in *blocks* with a
 rest between, the first calls of each block (which wake the pool) are not counted, and sides are compared by the medians
-over all blocks. The order of sides turns with each round, so that none always runs after the same other one.
+over all blocks. The order of sides turns and reverses from round to round, so that none always runs after the same other
+one, and a rest lasts until the process uses no processor: a runtime's workers spin for a while after its last call (those
+of onnxruntime for some 50 ms), and whoever comes next would find no core for its own.
 
 The spread comes from a *null test*: the same peer, prepared twice, as two sides of the same run. What the two twins
 differ by is noise, and a ratio within it is a tie.
@@ -41,6 +43,10 @@ QUICK = Plan(blocks=3, block_seconds=0.1, block_calls=20, minimum_calls=2, dropp
 # Even where twins happen to agree closely, less than this is not called a difference.
 LEAST_SPREAD = 0.01
 
+# Threads that use less than this share of one core are at rest; nobody is waited for longer than this many rests.
+QUIET_SHARE = 0.1
+MOST_RESTS = 20
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -76,16 +82,27 @@ def interleave(
     plan: Plan = FULL,
     clock: Callable[[], float] = time.perf_counter,
     sleep: Callable[[float], None] = time.sleep,
+    used: Callable[[], float] = time.process_time,
 ) -> dict[str, Timing]:
-    """Time every side, in alternating blocks; ``clock`` and ``sleep`` are there for tests."""
+    """Time every side, in alternating blocks; ``clock``, ``sleep`` and ``used`` (seconds of processor) are for tests."""
     blocks: dict[str, list[tuple[float, ...]]] = {name: [] for name in sides}
     names = list(sides)
     for round_number in range(plan.blocks):
-        turn = round_number % len(names)
-        for name in names[turn:] + names[:turn]:
-            sleep(plan.rest_seconds)
+        turn = round_number // 2 % len(names)
+        order = names[turn:] + names[:turn]
+        for name in order if round_number % 2 == 0 else reversed(order):
+            _rest(plan.rest_seconds, sleep, used)
             blocks[name].append(_block(sides[name], plan, clock))
     return {name: Timing(tuple(done)) for name, done in blocks.items()}
+
+
+def _rest(seconds: float, sleep: Callable[[float], None], used: Callable[[], float]) -> None:
+    """Rest until no thread of this process is busy, `MOST_RESTS` times ``seconds`` at most."""
+    for _ in range(MOST_RESTS):
+        before = used()
+        sleep(seconds)
+        if used() - before <= QUIET_SHARE * seconds:
+            return
 
 
 def _block(call: Call, plan: Plan, clock: Callable[[], float]) -> tuple[float, ...]:

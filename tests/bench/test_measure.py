@@ -42,6 +42,26 @@ def test_blocks_alternate_rest_between_and_turn_each_round() -> None:
     assert world.log == a + b + b + a
 
 
+def test_no_side_always_follows_the_same_other() -> None:
+    world = World()
+    plan = Plan(blocks=6, block_seconds=100.0, block_calls=1, minimum_calls=1, dropped_calls=0)
+    measure.interleave({name: world.peer(name, 1.0) for name in "abc"}, plan, world.clock, world.sleep)
+    order = [name for name in world.log if name != "rest"]
+    assert {tuple(sorted(order[at : at + 3])) for at in range(0, 18, 3)} == {("a", "b", "c")}
+    assert all(len({before for before, name in zip(order, order[1:], strict=False) if name == side}) >= 2 for side in "abc")
+
+
+def test_a_rest_lasts_until_no_thread_is_busy() -> None:
+    world = World()
+    plan = Plan(blocks=1, block_calls=1, minimum_calls=1, dropped_calls=0, rest_seconds=0.02)
+    spinning = 0.07  # seconds that a runtime's workers spin after its last call
+    measure.interleave({"a": world.peer("a", 1.0)}, plan, world.clock, world.sleep, lambda: min(world.now, spinning))
+    assert world.log == ["rest"] * 5 + ["a"]
+    world.log.clear()
+    measure.interleave({"a": world.peer("a", 1.0)}, plan, world.clock, world.sleep, lambda: world.now)
+    assert world.log == ["rest"] * measure.MOST_RESTS + ["a"], "a thread that never rests is not waited for"
+
+
 def test_the_first_calls_of_a_block_are_not_counted() -> None:
     world = World()
     plan = Plan(blocks=1, block_seconds=100.0, block_calls=4, dropped_calls=2)
