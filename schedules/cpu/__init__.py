@@ -29,11 +29,12 @@ from .piecewise import schedule_piecewise
 from .recurrence import schedule_recurrence, time_axes
 from .rows import schedule_rows
 from .tile import schedule_tile
+from .windowed import schedule_windowed
 
 
 def schedule(s: Schedule, machine: Machine) -> None:
     """Apply the default rules to `s`."""
-    if schedule_chained(s, machine):
+    if schedule_chained(s, machine) or schedule_windowed(s, machine):
         return
     inline_injective(s, keep_shared=True, keep_lines=True)
     if schedule_rows(s, machine):

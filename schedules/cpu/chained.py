@@ -32,7 +32,7 @@ from .analysis import (
 )
 from .elementwise import schedule_elementwise
 from .rows import partial_reduction, vectorize_row
-from .tile import choose_tile, epilogue_of, pack_operands, vectorize_stage
+from .tile import Tile, choose_tile, epilogue_of, pack_operands, vectorize_stage
 
 MOST_TILES = 4  # of rows in a block: enough to find the columns in the nearest cache
 LEAST_COLUMNS = 32  # shorter rows leave too little between two tiles
@@ -76,7 +76,7 @@ def schedule_chained(s: Schedule, machine: Machine) -> bool:
     row_o, row_i = output.split(row, rows, tail="shift_inwards" if whole else "guard")
     output.reorder(*batch, row_o, row_i)
     at = output.fuse(*batch, row_o) if batch else row_o
-    _tile(s, second, output, row_i, rows, machine)
+    tile_block(s, second, output, row_i, choose_tile(s.block(second), machine, most_rows=rows), rows)
     rows_of_scores = between[-1]
     rows_of_scores.compute_at(output, at)
     along = rows_of_scores.axis[-2]
@@ -97,7 +97,7 @@ def schedule_chained(s: Schedule, machine: Machine) -> bool:
         elif len(stage.axis) > len(batch) + 1:
             vectorize_row(s, stage, stage.axis[-1], machine)
     vectorize_row(s, rows_of_scores, rows_of_scores.axis[-1], machine)
-    _tile(s, first, scores, scores.axis[-2], rows, machine)
+    tile_block(s, first, scores, scores.axis[-2], choose_tile(s.block(first), machine, most_rows=rows), rows)
     if worth_parallel(None):
         output.parallel(at)
     return True
@@ -184,9 +184,8 @@ def _rows_of_block(s: Schedule, first: Stage, second: Stage, machine: Machine) -
     return min(size, ceil(size / blocks / tile) * tile)
 
 
-def _tile(s: Schedule, stage: Stage, output: Stage, row: Loop, rows: int, machine: Machine) -> None:
+def tile_block(s: Schedule, stage: Stage, output: Stage, row: Loop, tile: Tile, rows: int) -> None:
     """Tiles of registers over a block of `rows` rows: `stage` is the product, `output` what writes it."""
-    tile = choose_tile(s.block(stage), machine, most_rows=rows)
     column = output.axis[-1]
     column_o, column_i = output.split(column, tile.vectors * tile.lanes)
     row_o, row_i = output.split(row, tile.rows, tail="shift_inwards" if rows >= tile.rows else "guard")

@@ -131,7 +131,7 @@ def schedule_tile(s: Schedule, stage: Stage, machine: Machine, before: Collectio
         _, lane = output.split(column_i, tile.lanes)
         output.vectorize(lane)
     if not reuse and row_o is not None and not inputs:
-        _part_edges(s, stage, output, row_o)
+        part_edges(s, stage, output, row_o)
     if not reuse and band:
         done |= _compute_inputs_at(s, inputs, output, at, machine)
     if worth_parallel(amount):
@@ -171,7 +171,7 @@ def _inline_padding(s: Schedule, stage: Stage, done: Collection[str]) -> set[str
     return found
 
 
-def _part_edges(s: Schedule, stage: Stage, output: Stage, row: Loop) -> None:
+def part_edges(s: Schedule, stage: Stage, output: Stage, row: Loop) -> None:
     """The first and the last tile of a line are by themselves, so that those between lie inside the image for certain."""
     size = s.extent(row)
     asks = any(e.op == "select" for e in walk(source_of(s.block(stage))))
@@ -388,10 +388,13 @@ class Tile:
     row_axis: int | None
 
 
-def choose_tile(block: Block, machine: Machine, steps: int | None = None, most_rows: int | None = None) -> Tile:
+def choose_tile(
+    block: Block, machine: Machine, steps: int | None = None, most_rows: int | None = None, panel: int | None = None
+) -> Tile:
     """The tile with the least estimated time per point of the reduction.
 
-    `steps` is the reduction's length where that is not its number of points, `most_rows` how many rows there are at a time.
+    `steps` is the reduction's length where that is not its number of points, `most_rows` and `panel` how many rows and columns
+    there are at a time.
     Per step of the reduction a core issues two multiply-adds and two loads a cycle but takes in only `DECODED` instructions,
     needs four cycles before an accumulator is ready again, and reads a packed panel from the second-level cache at about 24
     bytes a cycle. A vector of a line of an image counts as two loads, since it lies across two lines of the cache; one of
@@ -400,7 +403,7 @@ def choose_tile(block: Block, machine: Machine, steps: int | None = None, most_r
     axes = spatial_vars(block)
     column = axes[-1]
     lanes = machine.lanes(4)
-    columns = extent(block, column)
+    columns = panel or extent(block, column)
     source = loads(source_of(block))
     if all(step(e, column) != "unit" and stride(e, column) != 2 for e in source) and not is_contraction(block):
         lanes = 1
@@ -428,10 +431,10 @@ def choose_tile(block: Block, machine: Machine, steps: int | None = None, most_r
             if reuse and single:
                 cycles = max(cycles, (rows * vectors + loaded + 1) / DECODED)
             if reduction is not None and reuse:
-                panel = reduction * vectors * lanes * 4
-                if panel > machine.l1_bytes // 2:
+                bytes_ = reduction * vectors * lanes * 4
+                if bytes_ > machine.l1_bytes // 2:
                     cycles = max(cycles, vectors * lanes * 4 / 24)
-                if panel > machine.l2_bytes * PANEL_SHARE:
+                if bytes_ > machine.l2_bytes * PANEL_SHARE:
                     cycles = max(cycles, vectors * lanes * 4 / 8)
             waste = 1.0
             if row_extent:

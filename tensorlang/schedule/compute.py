@@ -39,7 +39,17 @@ def required_region(body: Stmt, buffer: Buffer, outer: RangesLike) -> Region | N
         for index in block_reads(block, buffer):
             touched = access_region(tuple(simplify(i, inner) for i in index), inner, buffer.shape, outer)
             region = touched if region is None else union_region(region, touched, outer)
-    return region
+    return region and [_inside(part, size) for part, size in zip(region, buffer.shape, strict=True)]
+
+
+def _inside(part: tuple[Expr, Expr], size: Expr) -> tuple[Expr, Expr]:
+    """What lies in the buffer of (minimum, extent), where all three are numbers and the first is negative: what reads out of it
+    is not evaluated (the other branch of a padding's `select`). A part that only ends beyond it is left: rounded up."""
+    low, extent = part
+    if low.op != "const" or low.value >= 0 or extent.op != "const" or size.op != "const":
+        return part
+    end = min(low.value + extent.value, size.value)
+    return (const(0), const(end)) if end > 0 else part
 
 
 def has_value(part: tuple[Expr, Expr], outer: RangesLike) -> bool:

@@ -164,10 +164,10 @@ def _child(model: Model, content: bytes, write: int) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--count", type=int, default=2000)
+    parser.add_argument("--first", type=int, default=0, help="the first case, to share them out or to go on")
+    parser.add_argument("--count", type=int, default=2000, help="how many")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--largest", type=int, default=30_000_000, help="bytes of the largest model file")
-    parser.add_argument("--only", type=int, help="this case alone")
     parser.add_argument("--keep", type=Path, help="a folder for the models that fail")
     args = parser.parse_args()
     models = real_models(args.largest)
@@ -176,9 +176,7 @@ def main() -> int:
     judge(models[-1], models[-1].content, lambda v: None)  # loads the compiler, once for all forks
     counts: Counter[str] = Counter()
     bad = 0
-    for case in range(args.count):
-        if args.only is not None and case != args.only:
-            continue
+    for case in range(args.first, args.first + args.count):
         rng = np.random.default_rng([args.seed, case])
         model = models[rng.integers(len(models))]
         if model.seconds is None:

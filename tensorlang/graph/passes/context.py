@@ -20,6 +20,7 @@ class Options:
         halves: compute products by constant weights of bf16 numbers, added up in f32 (`precision="bf16"`).
         lanes: f32 elements of a vector register; groups of convolutions are merged until they fill one.
         chain: let two products and the softmax between them be one kernel, which needs a schedule that keeps rows between.
+        band_bytes: of lines of a product that windows read, which may be kept between the two in one kernel; 0: they have two.
         fold_limit: constants larger than this many bytes are not made out of smaller ones.
         max_group_nodes: the most nodes in one fused group; compile time grows with every statement of a kernel.
         max_group_inputs: the most inputs of one fused group.
@@ -33,6 +34,7 @@ class Options:
     halves: bool = False
     lanes: int = 16
     chain: bool = False
+    band_bytes: int = 0
     fold_limit: int = 1 << 22
     max_group_nodes: int = 40
     max_group_inputs: int = 24

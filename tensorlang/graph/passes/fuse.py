@@ -20,6 +20,8 @@ The rules, tried for every node in topological order:
 5. At most one reduction, product or compound operator per group; concat ends a group; an upper limit on size.
 6. *Chain.* But softmax along the rows of a product that only another product reads, as its left operand, takes both along
    (attention), where the target has a schedule for it.
+7. *Window.* A depthwise convolution takes along the product that only it reads (an inverted residual), where the target has a
+   schedule for it: a band of lines at a time, of which few are computed twice.
 
 No cycle can arise: a group has one result, and whoever joins a group is either the only reader of that result or, in a
 diamond, on a path that ends inside.
@@ -28,13 +30,14 @@ diamond, on a path that ends inside.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
+from math import prod
 
 from tensorlang.errors import InternalError
 from tensorlang.graph.ir import Graph, Node, Value
 from tensorlang.graph.passes.context import Options, subject_of
 from tensorlang.graph.passes.cse import attrs_key, same_bytes
 from tensorlang.graph.passes.group import Group, name_of
-from tensorlang.graph.registry import COMPOUND, CONTRACTION, ELEMENTWISE, INJECTIVE, OPAQUE, REDUCTION, Kind, get
+from tensorlang.graph.registry import COMPOUND, CONTRACTION, ELEMENTWISE, INJECTIVE, OPAQUE, REDUCTION, Kind, as_ints, get
 from tensorlang.graph.rewrite import array_of, bytes_of, same_shape
 
 ALIASES = {"reshape", "identity"}
@@ -44,6 +47,9 @@ CHEAP = {
 }  # fmt: skip
 WINDOWS = {"max_pool", "avg_pool", "lp_pool", "resize_linear", "resize_cubic", "lrn"}  # an element is read by several windows
 ENDS = {"concat"}  # a branch per input: nothing is computed on its result
+PANEL = 3  # vectors of channels, of which a band of lines is computed at a time
+LONG_PRODUCT = 256  # steps of a reduction, from which a product is better off with a kernel of its own
+TWICE = 16  # multiply-adds per element, computed twice, that cost less than a write to memory and a read
 DIAMOND = 12  # nodes between a value and where its readers' paths meet
 
 
@@ -93,9 +99,11 @@ class _Fusion:
                 continue
             self._prologues(node)
             self._diamond(node)
-        if self.options.chain:
-            for node in self.graph.nodes:
+        for node in self.graph.nodes:
+            if self.options.chain:
                 self._chain(node)
+            if self.options.band_bytes:
+                self._window(node)
         return self._groups()
 
     # -- rule 2 ----------------------------------------------------------------------------------------------------
@@ -245,6 +253,43 @@ class _Fusion:
             own.nodes += cluster.nodes
             for moved in cluster.nodes:
                 self.cluster[moved] = own
+
+    # -- rule 7 ----------------------------------------------------------------------------------------------------
+    def _window(self, node: Node) -> None:
+        """The cluster of the product that a depthwise convolution reads joins it, if what is computed twice where two bands of
+        lines meet costs less than memory."""
+        if node.op != "conv" or node.inputs[1].type.ndim != node.inputs[0].type.ndim - 1:
+            return
+        value, aliases = node.inputs[0], []
+        while value.producer is not None and _is_alias(value.producer) and self.readers(value) == 1:
+            aliases.append(value.producer)
+            value = value.producer.inputs[0]
+        first, own = self._only_reader(value), self.cluster[node]
+        if first is None or first is own or first.kind is not CONTRACTION:
+            return
+        product = next((n for n in first.nodes if n.op in ("matmul", "conv")), None)
+        if product is None or not self._band_pays(node, product) or self._too_large(own, [*first.nodes, *aliases]):
+            return
+        own.notes.append(f"{first.result.op} ({subject_of(first.result)}) is computed a band of lines at a time, as it is read")
+        own.notes += first.notes
+        own.nodes += [*first.nodes, *aliases]
+        for moved in [*first.nodes, *aliases]:
+            self.cluster[moved] = own
+
+    def _band_pays(self, windows: Node, product: Node) -> bool:
+        x, weights, steps = windows.inputs[0].type, windows.inputs[1].type, as_ints(product.inputs[1].type.shape[:-1])
+        sizes, kernel = as_ints(x.shape), as_ints(weights.shape)
+        if not all(v.dtype.is_float for v in product.inputs):
+            return False
+        if sizes is None or steps is None or kernel is None or len(sizes) < 4 or prod(steps) > LONG_PRODUCT:
+            return False
+        lines, width = sizes[1], prod(sizes[2:-1])
+        stride, reach = windows.attrs["strides"][0], (kernel[0] - 1) * windows.attrs["dilations"][0] + 1
+        fit = self.options.band_bytes // (width * PANEL * self.options.lanes * 4)
+        if fit >= lines:
+            return True
+        band = (fit - (reach - stride)) // stride
+        return band > 0 and (reach - stride) / (band * stride) * prod(steps) <= TWICE
 
     def _only_reader(self, value: Value) -> _Cluster | None:
         """The cluster whose result is `value`, if that is read once and has one result."""
