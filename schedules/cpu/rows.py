@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from math import prod
+
 from tensorlang.ir.buffer import Buffer
 from tensorlang.ir.stmt import Block
-from tensorlang.ir.visitor import free_vars, loads
+from tensorlang.ir.visitor import free_vars, loads, walk
 from tensorlang.schedule import Loop, Schedule, Stage
 from tensorlang.schedule.rules import Machine
 
@@ -12,6 +14,7 @@ from .analysis import (
     extent,
     interleaved,
     is_contraction,
+    is_costly,
     is_plain,
     is_reduction,
     readers_of,
@@ -24,6 +27,8 @@ from .analysis import (
     work,
     worth_parallel,
 )
+
+LEAST_VECTORS = 8  # steps of the loop over a row, from which asking for the next one is worth its while
 
 
 def schedule_rows(s: Schedule, machine: Machine) -> bool:
@@ -64,9 +69,43 @@ def schedule_rows(s: Schedule, machine: Machine) -> bool:
             partial_reduction(s, stage, stage.reduce_axis[-1], machine)
     if row_count < len(axes):
         vectorize_row(s, output, axes[-1], machine)
+        _ask_for_next_row(s, output, row, machine)
     if worth_parallel(None if None in total else sum(t for t in total if t is not None)):
         output.parallel(row)
     return True
+
+
+def _ask_for_next_row(s: Schedule, output: Stage, row: Loop, machine: Machine) -> None:
+    """While the pass over a row that computes most has it in the nearest cache, ask memory for the next row: rows are pages, at
+    whose ends the hardware stops looking ahead. (Not in the pass that writes the result: its stores wait for memory too.)"""
+    passes = [(st, _along(s, st, row)) for st in s.stages if st.name != output.name]
+    passes = [(st, loop) for st, loop in passes if loop is not None]
+    if len(passes) < 2:
+        return
+    far = {e.value.name for st, _ in passes for e in loads(source_of(s.block(st))) if _is_far(s, e.value, machine)}
+    stage, over = max(passes, key=lambda p: (is_costly(s.block(p[0])), _operations(s.block(p[0]))))
+    for name in sorted(far):
+        stage.prefetch(name, row, 1, over=over)
+
+
+def _along(s: Schedule, stage: Stage, row: Loop) -> Loop | None:
+    """The loop of vectors of a stage that passes over a long row."""
+    names = [loop.var for loop in stage.loops]
+    inside = stage.loops[names.index(row.var) + 1 :] if row.var in names else ()
+    sizes = [(loop, s.extent(loop)) for loop in inside]
+    long = [(loop, size.value) for loop, size in sizes if size.op == "const" and size.value > 1]
+    return next((loop for loop, count in long[:1] if count >= LEAST_VECTORS), None)
+
+
+def _is_far(s: Schedule, buffer: Buffer, machine: Machine) -> bool:
+    """Whether an input is too large for a core's own cache, and comes in rows."""
+    if buffer not in s.func.inputs or len(buffer.shape) < 2 or any(d.op != "const" for d in buffer.shape[1:]):
+        return False
+    return prod(d.value if d.op == "const" else machine.l2_bytes for d in buffer.shape) * buffer.dtype.nbytes > machine.l2_bytes
+
+
+def _operations(block: Block) -> int:
+    return sum(1 for n in walk(source_of(block)) if n.op not in ("const", "var", "load"))
 
 
 def _whole(s: Schedule, reductions: list[Stage], others: list[Stage], machine: Machine) -> bool:

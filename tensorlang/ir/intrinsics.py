@@ -41,6 +41,7 @@ def _right_shift(x: Any, n: Any) -> Any:
     return np.right_shift(x, n)
 
 
+PREFETCH_WITHIN = "prefetch_within"  # the annotation of loops in whose iterations one around it asks for a share: (buffer, ...)
 PREFETCH = "prefetch"  # the intrinsic, and the annotation of a loop that asks for it: ((buffer, iterations ahead), ...)
 BARRIER = "barrier"  # called for its effect: the threads of a block wait for each other
 LAUNCH = "launch"  # called for its effect, between nests: all blocks are through before the next begin

@@ -3,9 +3,9 @@
 for i in n (prefetch=(("x", 2),)): y[i] = sum of x[i, 0..64]
 ->  for i in n: (if i + 2 < n: for l in 4: prefetch(x[i + 2, l*16])); y[i] = ...
 
-Where the hint names a loop within, and how many iterations share what they read, each of its iterations asks for a share:
+Where the hint says how many iterations share what they read, each iteration of the marked loops within asks for a share:
 
-for i in n (prefetch=(("x", 2, 2, "k"),)): for k in 64: y[i] += x[i // 2, k]
+for i in n (prefetch=(("x", 2, 2),)): for k in 64 (prefetch_within=("x",)): y[i] += x[i // 2, k]
 ->  for i in n: for k in 64: prefetch(x[min(i + 2, n - 1) // 2, (i % 2*64 + k) // 32 * 16]); y[i] += ...
 
 A prefetch is a hint: it reads nothing, and what it names may be evicted again. Only elements that exist are named, so that
@@ -22,7 +22,7 @@ from typing import Any
 
 from tensorlang.ir.buffer import Buffer
 from tensorlang.ir.expr import Expr, and_, call, const, load, lt, maximum, minimum, var
-from tensorlang.ir.intrinsics import PREFETCH
+from tensorlang.ir.intrinsics import PREFETCH, PREFETCH_WITHIN
 from tensorlang.ir.stmt import Evaluate, For, If, PrimFunc, Seq, Stmt
 from tensorlang.ir.visitor import children, loads, own_exprs, rewrite_stmt, substitute, walk_stmt, with_children
 from tensorlang.symbolic.bounds import const_bounds
@@ -48,14 +48,19 @@ def prefetch_lines(func: PrimFunc) -> PrimFunc:
         rest = {k: v for k, v in s.annotations.items() if k != PREFETCH}
         return For(s.var, s.extent, s.kind, body, rest)
 
-    return func.with_body(rewrite_stmt(func.body, rule))
+    def unmark(s: Stmt) -> Stmt | None:
+        if not isinstance(s, For) or PREFETCH_WITHIN not in s.annotations:
+            return None
+        return replace(s, annotations={k: v for k, v in s.annotations.items() if k != PREFETCH_WITHIN})
+
+    return func.with_body(rewrite_stmt(rewrite_stmt(func.body, rule), unmark))
 
 
 def _spread(
     loop: For, body: Stmt, name: str, ahead: int, shared: Sequence[Any], extents: Mapping[Expr, Expr | int]
 ) -> Stmt:
     """`body` with a hint whose lines are asked for a share at a time, in the iterations of a loop within."""
-    among, over = shared
+    (among,) = shared
     found = _read(loop, name, extents)
     if found is None or any((const_bounds(size, extents)[0] or 0) < 1 for size in found[0].shape):
         return body  # there may be nothing to ask for
@@ -65,7 +70,7 @@ def _spread(
         if not isinstance(s, For):
             return with_children(s, tuple(place(c, around) for c in children(s)))
         around = (*around, s)
-        if s.var.name != over:
+        if name not in s.annotations.get(PREFETCH_WITHIN, ()):
             return replace(s, body=place(s.body, around))
         return replace(s, body=Seq((_share(loop, ahead, buffer, region, among, around, outer), s.body)))
 

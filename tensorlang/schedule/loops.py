@@ -9,7 +9,7 @@ from typing import Any
 
 from tensorlang.errors import ScheduleError
 from tensorlang.ir.expr import Expr, const, le, lt, minimum, var, wrap
-from tensorlang.ir.intrinsics import PREFETCH
+from tensorlang.ir.intrinsics import PREFETCH, PREFETCH_WITHIN
 from tensorlang.ir.reduction import COMBINE, CROSS_THREAD, REDUCER, reduce_loop_vars, reduction_of
 from tensorlang.ir.stmt import Allocate, Block, For, PrimFunc, Stmt
 from tensorlang.ir.tensor_intrin import BLOCKIZED, FALLBACK, TENSORIZED
@@ -20,7 +20,8 @@ from tensorlang.symbolic.simplify import simplify
 
 TAILS = ("guard", "shift_inwards")
 THREAD_AXES = ("blockIdx.x", "blockIdx.y", "blockIdx.z", "threadIdx.x", "threadIdx.y", "threadIdx.z", "vthread")
-MEANINGFUL = (REDUCER, CROSS_THREAD, BLOCKIZED, TENSORIZED, FALLBACK, PREFETCH)  # annotations that primitives of their own make
+# annotations that primitives of their own make
+MEANINGFUL = (REDUCER, CROSS_THREAD, BLOCKIZED, TENSORIZED, FALLBACK, PREFETCH, PREFETCH_WITHIN)
 
 
 def split(
@@ -296,7 +297,11 @@ def prefetch(
     if read[source] in inside or read[source].scope == "local":
         raise ScheduleError(f"prefetch: {source} is private to an iteration of {loop.var.name}; a later one has its own")
     hints = {name: rest for name, *rest in loop.annotations.get(PREFETCH, ())}
-    hints[source] = [ahead] if over is None else [ahead, among, over.var.name]
+    hints[source] = [ahead] if over is None else [ahead, among]
+    if over is not None:
+        sources = dict.fromkeys((*over.annotations.get(PREFETCH_WITHIN, ()), source))
+        func = annotate(func, over, PREFETCH_WITHIN, tuple(sources))
+        loop = next(s for s in walk_stmt(func.body) if isinstance(s, For) and s.var is loop.var)
     return annotate(func, loop, PREFETCH, tuple((name, *rest) for name, rest in hints.items()))
 
 

@@ -302,3 +302,16 @@ def test_windows_ask_for_the_edge_and_copy_no_padding(size, kernel, stride):
     text = lower_kernel(func, machine=AVX512).emitted.text
     assert "stage pad" not in text and "stage x_pad" not in text and "parallel_for" in text
     assert ("_part1" in text) == (size // stride > 28)
+
+
+@pytest.mark.parametrize("op", ["softmax", "layer_norm"])
+def test_rows_from_memory_are_asked_for_one_ahead_in_one_pass(op):
+    x = te.placeholder((2048, 1024), name="x")
+    more = [te.placeholder((1024,), name=n) for n in "wb"] if op == "layer_norm" else []
+    made = get("softmax").te(x, axis=1) if op == "softmax" else get("layer_norm").te(x, *more, axis=1, epsilon=1e-5)
+    text = lower_kernel(te.create_prim_func(op, [x, *more], [made])).emitted.text
+    asked = [line for line in text.splitlines() if line.strip().startswith("prefetch(")]
+    assert len(asked) == 1 and "minimum(" in asked[0] and "2047" in asked[0]
+    small = te.placeholder((128, 1024), name="x")
+    made = get("softmax").te(small, axis=1)
+    assert "prefetch(" not in lower_kernel(te.create_prim_func("small", [small], [made])).emitted.text
