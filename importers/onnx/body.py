@@ -183,7 +183,7 @@ def _is_single(type: TensorType) -> bool:
 
 def _declared_ranks(node: OnnxNode, result: int) -> set[int]:
     """The ranks that the file's branches declare for a result; none for what stands behind the node (see `RanksDiffer`)."""
-    outputs = [node.attr(name).output for name in ("then_branch", "else_branch")]
+    outputs = [node.graph(name).output for name in ("then_branch", "else_branch")]
     declared = [made[result].type.tensor_type for made in outputs if result < len(made)]
     return {len(t.shape.dim) for t in declared if t.HasField("shape")}
 

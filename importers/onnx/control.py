@@ -23,7 +23,7 @@ FOREVER = np.iinfo(np.int64).max
 @onnx_op("If")
 def if_(node: OnnxNode) -> Item | tuple[Item, ...]:
     condition = node.known_or_none(0)
-    branches = [node.attr("then_branch"), node.attr("else_branch")]
+    branches = [node.graph("then_branch"), node.graph("else_branch")]
     if condition is not None and condition.size == 1:
         return tuple(node.subgraph(branches[0 if bool(condition.reshape(())) else 1], []))
     layouts: list[list[int | None]] = []  # of the branches' results: the length of a sequence, None for a tensor
@@ -53,7 +53,7 @@ def loop(node: OnnxNode) -> Item | tuple[Item, ...]:
     unrolled = _unrolled(node)
     if unrolled is not None:
         return unrolled
-    proto: onnx.GraphProto = node.attr("body")
+    proto = node.graph("body")
     states = [node.item(i) or node.input(i) for i in range(2, len(node.inputs))]
     changing = _changing(node, proto, len(states))
     growing = [k for k in changing if states[k] == TensorList()]
@@ -130,7 +130,7 @@ def _unrolled(node: OnnxNode) -> tuple[Item, ...] | None:
     if trips is None or (node.optional(1) is not None and condition is None):
         return None
     count = int(trips.reshape(())) if condition is None or bool(condition.reshape(())) else 0
-    body = node.attr("body")
+    body = node.graph("body")
     state = [node.item(i) or node.input(i) for i in range(2, len(node.inputs))]
     listed = any(isinstance(v, Structured) for v in state)
     if not 0 < count <= (UNROLL_SEQUENCES if listed else UNROLL_LIMIT):
@@ -162,7 +162,7 @@ def scan_of_batches(node: OnnxNode) -> tuple[Value, ...]:
     """The oldest form: everything has a first dimension of batches, each of which is scanned by itself."""
     if node.item(0) is not None:
         raise node.unsupported("the lengths of its sequences (input 0)")
-    proto: onnx.GraphProto = node.attr("body")
+    proto = node.graph("body")
     count = int(node.attr("num_scan_inputs"))
     given = [node.input(i) for i in range(1, len(node.inputs))]
     backwards = _each(node, "directions", count)
@@ -179,7 +179,7 @@ def scan_of_batches(node: OnnxNode) -> tuple[Value, ...]:
 @onnx_op("Scan", since=9)
 def scan(node: OnnxNode) -> tuple[Value, ...]:
     """A loop over slices of its further inputs."""
-    proto: onnx.GraphProto = node.attr("body")
+    proto = node.graph("body")
     count = int(node.attr("num_scan_inputs"))
     given = node.all_inputs()
     states, scanned = given[: len(given) - count], given[len(given) - count :]

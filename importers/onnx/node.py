@@ -371,6 +371,17 @@ class OnnxNode:
             return value
         raise self.unsupported(f"attribute {name!r} of type {onnx.AttributeProto.AttributeType.Name(found.type)}")
 
+    def graph(self, name: str) -> onnx.GraphProto:
+        """An attribute that is a graph.
+
+        Raises:
+            ModelError: it is missing, or something else.
+        """
+        found = self.attr(name)
+        if not isinstance(found, onnx.GraphProto):
+            raise self.fail(f"attribute {name!r} is no graph")
+        return found
+
     def attributes(self) -> dict[str, Any]:
         return {name: self.attr(name) for name in self._attributes}
 

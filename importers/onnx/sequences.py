@@ -220,7 +220,7 @@ def sequence_map(node: OnnxNode) -> tuple[Item, ...]:
                 now.append(items[k])
             else:
                 now.append(node.input(position))
-        for column, value in zip(results, node.subgraph_values(node.attr("body"), now), strict=True):
+        for column, value in zip(results, node.subgraph_values(node.graph("body"), now), strict=True):
             column.append(value)
     return tuple(TensorList(tuple(column)) for column in results)
 

@@ -18,8 +18,8 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 os.environ["TENSORLANG_NUM_THREADS"] = "1"  # before anything asks: a fork has no threads but its own
@@ -40,12 +40,19 @@ Feeds = dict[str, np.ndarray]
 
 @dataclass
 class Model:
-    """A sound model: its bytes, inputs, and how long import, build and a run of it take (None: not measured yet)."""
+    """A sound model: its bytes, inputs, how long import, build and a run of it take (None: not measured yet), and whether its
+    results are out of bound as it is."""
 
     name: str
     content: bytes
     feeds: Feeds
     seconds: float | None = None
+    differs: bool = False
+
+
+REFERENCE = "ran, agrees with the reference"  # though not with onnxruntime
+DIFFERS = "ran, differs"
+AS_SOUND = "ran, differs as the sound model"  # a quantised one, in which one rounding flip shows
 
 
 @dataclass(frozen=True)
@@ -58,7 +65,7 @@ class Verdict:
 
     @property
     def good(self) -> bool:
-        return self.outcome in ("typed error", "ran, agrees", "ran")
+        return self.outcome in ("typed error", "ran", "ran, agrees", REFERENCE, AS_SOUND)
 
 
 def real_models(largest: int) -> list[Model]:
@@ -99,7 +106,22 @@ def judge(model: Model, content: bytes, say: Callable[[Verdict], None]) -> None:
     except Exception as error:
         say(Verdict("ran", f"onnxruntime: {str(error)[:100]}"))
         return
-    say(Verdict("ran, agrees") if found.ok else Verdict("ran, differs", str(found.worst)))
+    if not found.ok and _as_reference(content, feeds, ours):  # it is onnxruntime that leaves the standard: relu(NaN) is 0 there
+        say(Verdict(REFERENCE, f"onnxruntime: {found.worst}"))
+    else:
+        say(Verdict("ran, agrees") if found.ok else Verdict(DIFFERS, str(found.worst)))
+
+
+def _as_reference(content: bytes, feeds: Feeds, ours: Mapping[str, np.ndarray]) -> bool:
+    """Whether the standard's own evaluator finds what we do."""
+    try:
+        from onnx.reference import ReferenceEvaluator
+
+        with np.errstate(all="ignore"):
+            found = ReferenceEvaluator(content).run(None, dict(feeds))
+            return agreement.check(ours, dict(zip(ours, found, strict=True)), content, feeds).ok
+    except Exception:
+        return False
 
 
 def _feed(shape: tuple[int | str, ...], dtype: np.dtype, known: np.ndarray | None) -> np.ndarray:
@@ -181,10 +203,12 @@ def main() -> int:
         model = models[rng.integers(len(models))]
         if model.seconds is None:
             sound = in_fork(model, model.content, 600.0)
-            model.seconds = sound.seconds
+            model.seconds, model.differs = sound.seconds, sound.outcome == DIFFERS
             print(f"{model.name}: {sound.outcome} in {sound.seconds:.1f} s {sound.detail}", flush=True)
         content = damaged(model.content, rng, cheap=(model.seconds or 0.0) > SLOW)
         verdict = in_fork(model, content, SECONDS + 2 * (model.seconds or 0.0))
+        if verdict.outcome == DIFFERS and model.differs:
+            verdict = replace(verdict, outcome=AS_SOUND)
         counts[verdict.outcome] += 1
         if not verdict.good:
             bad += 1

@@ -142,10 +142,12 @@ def test_element_types_that_we_lack():
         ([node("Softmax", ["x"], ["y"], name="soft", axis=5)], "'soft'.*axis 5"),
         ([node("Reshape", ["x", "s"], ["y"], name="view")], "'view'.*divisible"),
         ([node("Conv", ["x", "w"], ["y"], name="conv")], "'conv'"),
+        ([node("If", ["b"], ["y"], name="if", then_branch=1, else_branch=2)], "'if'.*'then_branch' is no graph"),
+        ([node("Loop", ["s", "", "x"], ["y"], name="loop", body=1.0)], "'loop'.*'body' is no graph"),
     ],
 )
 def test_unsound_nodes_are_named(nodes, message):
-    weights = {"w": np.ones((3, 3), F), "s": np.array([5, -1])}
+    weights = {"w": np.ones((3, 3), F), "s": np.array([5, -1]), "b": np.array(True)}
     with pytest.raises(ModelError, match=message):
         tl.from_onnx(model(nodes, [("x", F, [1, 64])], ["y"], weights))
 
