@@ -143,7 +143,7 @@ def test_element_types_that_we_lack():
         ([node("Reshape", ["x", "s"], ["y"], name="view")], "'view'.*divisible"),
         ([node("Conv", ["x", "w"], ["y"], name="conv")], "'conv'"),
         ([node("If", ["b"], ["y"], name="if", then_branch=1, else_branch=2)], "'if'.*'then_branch' is no graph"),
-        ([node("Loop", ["s", "", "x"], ["y"], name="loop", body=1.0)], "'loop'.*'body' is no graph"),
+        ([node("Loop", ["s", "", "x"], ["y"], name="loop", body=1.0)], "'loop'.*'loop : body'"),
     ],
 )
 def test_unsound_nodes_are_named(nodes, message):
