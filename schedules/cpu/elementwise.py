@@ -16,6 +16,7 @@ from .analysis import extent, interleaved, reduce_vars, source_of, spatial_vars,
 from .intrinsics import transposed_tile
 
 TURNED = ("f32", "i32", "u32")  # elements of which a register holds as many as tiles have rows
+PAST_CACHES = 32 << 20  # bytes of a result of which nothing is left in the caches when it is read
 
 
 def vector_lanes(s: Schedule, stage: Stage, machine: Machine) -> int:
@@ -126,7 +127,9 @@ def _tile_transposed(
     over, along = (last_o, row_o) if prod(n or 1 for n in sizes) >= 4 * machine.threads else (row_o, last_o)
     stage.reorder(*outer, over, along, row_i, lane)
     if whole:
-        stage.tensorize(row_i, transposed_tile(lanes, store_of(s.block(stage)).buffer.dtype.name), fallback=True)
+        buffer = store_of(s.block(stage)).buffer
+        nbytes = prod(d.value if d.op == "const" else 1 for d in buffer.shape) * buffer.dtype.nbytes
+        stage.tensorize(row_i, transposed_tile(lanes, buffer.dtype.name, past=nbytes >= PAST_CACHES), fallback=True)
     else:
         stage.vectorize(lane)
     if parallel:

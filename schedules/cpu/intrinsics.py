@@ -1,7 +1,7 @@
 """Tensor intrinsics of CPUs, by name, for `stage.tensorize(loop, "x86.vnni_dot4")`. Importing this module registers them.
 
 name                  meaning                                                       needs
-transposed_N_TYPE   c TYPE[N, N] = a TYPE[N, N] transposed, in registers
+transposed_N_TYPE     c TYPE[N, N] = a TYPE[N, N] transposed, in registers; ..._past: c is too large for the caches
 x86.fma_tile_RxC      c f32[R, C] += a f32[R, K] b f32[K, C]; c in registers         avx512f
 x86.vnni_dot4         c i32[16] += a u8[4] . b i8[16, 4]                            avx512vnni
 x86.bf16_dot2         c f32[16] += a bf16[2] . b bf16[16, 2]                        avx512bf16
@@ -27,8 +27,9 @@ from tensorlang.te import instructions as hw
 
 
 @cache
-def transposed_tile(size: int, kind: str = "f32") -> TensorIntrin:
-    """A square of `size` by `size` elements, turned in registers: whole vectors are read and written."""
+def transposed_tile(size: int, kind: str = "f32", past: bool = False) -> TensorIntrin:
+    """A square of `size` by `size` elements, turned in registers: whole vectors are read and written, `past` the caches if need
+    be (a line that is written whole need not be read first)."""
     dtype = getattr(te, kind)
 
     @te.compute
@@ -38,7 +39,11 @@ def transposed_tile(size: int, kind: str = "f32") -> TensorIntrin:
     def body(c, c_stride0, a, a_stride0):
         hw.transpose_tile(c, c_stride0, a, a_stride0, size)
 
-    return te.tensor_intrin(tile, body, name=f"transposed_{size}_{kind}")
+    def body_past(c, c_stride0, a, a_stride0):
+        hw.transpose_tile_past(c, c_stride0, a, a_stride0, size)
+
+    name = f"transposed_{size}_{kind}"
+    return te.tensor_intrin(tile, body_past, name=name + "_past") if past else te.tensor_intrin(tile, body, name=name)
 
 
 # -- x86: AVX-512 -------------------------------------------------------------------------------------------------------

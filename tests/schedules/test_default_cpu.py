@@ -315,3 +315,17 @@ def test_rows_from_memory_are_asked_for_one_ahead_in_one_pass(op):
     small = te.placeholder((128, 1024), name="x")
     made = get("softmax").te(small, axis=1)
     assert "prefetch(" not in lower_kernel(te.create_prim_func("small", [small], [made])).emitted.text
+
+
+def test_a_transposition_too_large_for_the_caches_goes_past_them():
+    x = te.placeholder((2912, 2900), name="x")
+    func = te.create_prim_func("turn", [x], [te.compute((2900, 2912), lambda i, j: x[j, i], name="y")])
+    assert "transpose_tile_past" in lower_kernel(func).emitted.text
+    value = np.arange(2900 * 2912, dtype=np.float32).reshape(2912, 2900)
+    kernel = build(func)
+    np.testing.assert_array_equal(kernel(value), value.T)
+    memory = np.zeros(value.size + 16, np.float32)
+    for first in (0, 1):  # at one of the two, no line begins where a vector does
+        out = memory[first : first + value.size].reshape(2900, 2912)
+        kernel(value, out=out)
+        np.testing.assert_array_equal(out, value.T)

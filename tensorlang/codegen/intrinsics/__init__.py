@@ -104,6 +104,7 @@ from tensorlang.codegen.intrinsics.memory import (
     offset,
     prefetch,
     transpose_tile,
+    transpose_tile_past,
     vcast,
     vextract,
     vgather,
@@ -129,7 +130,7 @@ __all__ = [
     # memory and vectors
     "local_array", "offset", "prefetch", "vload", "vload_repeated", "vstore", "vload_masked", "vstore_masked", "vload_strided",
     "vload_strided_masked", "vstore_strided", "vgather", "vscatter", "vsplat", "viota", "lane_mask", "vcast", "vextract",
-    "transpose_tile",
+    "transpose_tile", "transpose_tile_past",
     # arithmetic
     "floordiv_pos", "floormod_pos", "select", "minimum", "maximum", "fma", "logical_and", "logical_or", "logical_not",
     "vreduce_add", "vreduce_mul", "vreduce_max", "vreduce_min",

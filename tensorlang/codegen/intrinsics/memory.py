@@ -99,6 +99,11 @@ def transpose_tile(to: np.ndarray, to_stride: int, source: np.ndarray, stride: i
         vstore_strided(to, j, to_stride, vload(source, j * stride, size))
 
 
+def transpose_tile_past(to: np.ndarray, to_stride: int, source: np.ndarray, stride: int, size: int) -> None:
+    """`transpose_tile` whose lines go past the caches where they are whole: for results too large to be found there again."""
+    transpose_tile(to, to_stride, source, stride, size)
+
+
 def vgather(p: np.ndarray, index: np.ndarray) -> np.ndarray:
     """The vector of `p[index[lane]]`."""
     _check(p, int(index.min()), int(index.max()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -300,6 +301,15 @@ def _wide_index(b: ir.IRBuilder, index: Any, vec: Vec) -> Any:
 
 @lowers(memory.transpose_tile)
 def transpose_tile(to: Any, to_stride: Any, source: Any, stride: Any, size: Any) -> Any:
+    return _transpose_tile(to, source, size, _store_lines)
+
+
+@lowers(memory.transpose_tile_past)
+def transpose_tile_past(to: Any, to_stride: Any, source: Any, stride: Any, size: Any) -> Any:
+    return _transpose_tile(to, source, size, _store_lines_past)
+
+
+def _transpose_tile(to: Any, source: Any, size: Any, store: Callable[..., None]) -> Any:
     count = literal(size)
     if not isinstance(to, Pointer) or to != source or count is None or count & (count - 1) or _is_bool(to):
         return None
@@ -315,10 +325,27 @@ def transpose_tile(to: Any, to_stride: Any, source: Any, stride: Any, size: Any)
                 rows[n] = b.shuffle_vector(a, c, _constant_vector(low))
                 rows[n + step] = b.shuffle_vector(a, c, _constant_vector(high))
             step *= 2
-        for n, row in enumerate(rows):
-            b.store(row, _at(b, target, b.mul(to_by, I64(n)), row.type), align=_align(to))
+        store(b, to, target, to_by, rows)
 
     return types.none(to, _INDEX, source, _INDEX, size), emit
+
+
+def _store_lines(b: ir.IRBuilder, to: Pointer, target: Any, by: Any, rows: list[Any]) -> None:
+    for n, row in enumerate(rows):
+        b.store(row, _at(b, target, b.mul(by, I64(n)), row.type), align=_align(to))
+
+
+def _store_lines_past(b: ir.IRBuilder, to: Pointer, target: Any, by: Any, rows: list[Any]) -> None:
+    """Non-temporal stores are of whole vectors at their own alignment: asked for in each tile, since callers own the memory."""
+    size = len(rows) * _align(to)
+    where = b.or_(b.ptrtoint(target, I64), b.mul(by, I64(_align(to))))
+    with b.if_else(b.icmp_unsigned("==", b.and_(where, I64(size - 1)), I64(0))) as (whole, other):
+        with whole:
+            for n, row in enumerate(rows):
+                past = b.store(row, _at(b, target, b.mul(by, I64(n)), row.type), align=size)
+                past.set_metadata("nontemporal", b.module.add_metadata([ir.IntType(32)(1)]))
+        with other:
+            _store_lines(b, to, target, by, rows)
 
 
 @lowers(memory.vgather)
