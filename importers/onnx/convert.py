@@ -185,7 +185,7 @@ class _Converter:
             self.unsupported.append((_operator_name(proto), node.label, str(error)))
             self._note_needs(error.needs)
             return None
-        except (TypeError, ValueError, IndexError, KeyError, OverflowError) as error:
+        except (TypeError, ValueError, IndexError, KeyError, AttributeError, OverflowError) as error:
             if isinstance(error, TensorlangError):
                 raise
             raise self._blamed(node, error) from error

@@ -184,7 +184,7 @@ def _split_band(s: Schedule, inputs: list[Stage], output: Stage, outer: list[Loo
     if not outer or not inputs:
         return []
     rows = s.extent(outer[-1])
-    if rows.op != "const" or rows.value == 1:
+    if rows.op != "const" or rows.value <= 1:
         return []
     width = sum(store_of(s.block(p)).buffer.dtype.nbytes * _row_elements(s.block(p)) for p in inputs)
     budget = max(1, machine.l2_bytes // (4 * max(width, 1)))

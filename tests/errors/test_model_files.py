@@ -255,6 +255,12 @@ def test_an_attribute_that_is_given_twice():
         tl.from_onnx(model([softmax], [("x", F, [2, 2])], ["y"]))
 
 
+def test_a_branch_that_is_no_graph():
+    branches = node("If", ["c"], ["y"], name="choice", then_branch=1, else_branch=2)
+    with pytest.raises(ModelError, match="choice.*_branch"):
+        tl.from_onnx(model([branches], [("c", np.bool_, [])], ["y"]))
+
+
 def test_a_weight_of_negative_size():
     proto = model([node("Add", ["x", "w"], ["y"])], [("x", F, [2])], ["y"], {"w": np.zeros(2, F)})
     proto.graph.initializer[0].dims[0] = -2

@@ -15,7 +15,7 @@ from tensorlang.errors import TypeCheckError
 from tensorlang.graph.ir import TensorType
 from tensorlang.graph.ops.common import canonical, known_size, plain, product_type, require, wide
 from tensorlang.graph.ops.shape import pad_stage
-from tensorlang.graph.ops.windows import Layout, output_size, windows
+from tensorlang.graph.ops.windows import Layout, always_fits, output_size, windows
 from tensorlang.graph.registry import CONTRACTION, Op, as_ints, op
 from tensorlang.ir.dtype import DType, dtype as dtype_of
 from tensorlang.ir.expr import Expr, ExprLike, eq, floordiv, floormod, wrap
@@ -95,6 +95,17 @@ class Conv(Op):
             require(size.op != "const" or size.value > 0, f"conv of {x} by {w}: the kernel is larger than the padded input")
         kind = product_type(x.dtype, w.dtype, out) or x.dtype
         return [TensorType.of(kind, where.index(x.shape[0], out_channels, sizes))]
+
+    def constraints(self, x: TensorType, w: TensorType, b: TensorType | None = None, **attrs: Any) -> list[tuple[Expr, Expr]]:
+        """An image of open size that is not empty holds a window."""
+        (out,) = self.infer(x, w, b, **attrs)
+        layout, pads, dilations = attrs.get("layout", "NCHW"), attrs["pads"], attrs["dilations"]
+        kernel, where, n = _kernel_shape(_weight_shape(x, w, "conv"), x.ndim, layout), Layout.of(layout, x.ndim), x.ndim - 2
+        return [
+            (out.shape[a], canonical(te.maximum(out.shape[a], te.minimum(x.shape[a], 1))))
+            for i, a in enumerate(where.spatial)
+            if out.shape[a].op != "const" and not always_fits(pads[i], pads[i + n], kernel[i], dilations[i])
+        ]
 
     def te(
         self,

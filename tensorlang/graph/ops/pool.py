@@ -1,4 +1,8 @@
-"""Pooling over windows. A window that sticks out (`ceil_mode`) or reaches into the padding sees only what is there."""
+"""Pooling over windows. A window that sticks out or reaches into the padding sees only what is there.
+
+Windows stick out at the end with `ceil_mode`; without it, one that is wider than the padded image by less than a stride does,
+since the standard's sizes are rounded towards 0. Images of open size that are so small are refused at run time.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from tensorlang import te
 from tensorlang.graph.ir import TensorType
 from tensorlang.graph.ops.common import canonical, plain, require, wide
 from tensorlang.graph.ops.shape import pad_stage
-from tensorlang.graph.ops.windows import Layout, output_size, window_size, windows
+from tensorlang.graph.ops.windows import Layout, pool_constraint, pool_size, window_size, windows
 from tensorlang.graph.registry import REDUCTION, Op, op
 from tensorlang.ir.dtype import DType
 from tensorlang.ir.expr import Expr, ExprLike, floordiv, maximum, minimum, wrap
@@ -34,16 +38,29 @@ class Pool(Op):
         layout: str = "NCHW",
         **other: Any,
     ) -> list[TensorType]:
-        where, n = Layout.of(layout, x.ndim), x.ndim - 2
+        n = x.ndim - 2
         require(
             len(kernel) == len(strides) == len(dilations) == n and len(pads) == 2 * n,
             f"{self.name} of {x}: kernel, strides and dilations have {n} entries, pads {2 * n}",
         )
-        sizes = [
-            output_size(x.shape[a], pads[i], pads[i + n], kernel[i], strides[i], dilations[i], ceil_mode)
-            for i, a in enumerate(where.spatial)
-        ]
+        where = Layout.of(layout, x.ndim)
+        sizes = [pool_size(*p, ceil_mode) for p in _placements(x, kernel, strides, pads, dilations, where)]
         return [TensorType.of(x.dtype, where.index(x.shape[0], x.shape[where.channel], sizes))]
+
+    def constraints(
+        self,
+        x: TensorType,
+        *,
+        kernel: Ints,
+        strides: Ints,
+        pads: Sequence[ExprLike],
+        dilations: Ints,
+        ceil_mode: bool = False,
+        layout: str = "NCHW",
+        **other: Any,
+    ) -> list[tuple[Expr, Expr]]:
+        found = _placements(x, kernel, strides, pads, dilations, Layout.of(layout, x.ndim))
+        return [pair for placement in found for pair in pool_constraint(*placement, ceil_mode)]
 
     def sums(self, x: te.Tensor, reducer: Any, fill: ExprLike, before: Any, attrs: dict[str, Any]) -> te.Tensor:
         """The stages "pad" (if any window leaves the input) and `self.name`: the reduction of every window."""
@@ -51,8 +68,9 @@ class Pool(Op):
         (out,) = self.infer(TensorType.of(x.dtype, x.shape), **attrs)
         where, n = Layout.of(attrs.get("layout", "NCHW"), x.ndim), x.ndim - 2
         ends = list(pads[n:])
-        if attrs.get("ceil_mode"):
-            for i, a in enumerate(where.spatial):  # enough for the last window
+        for i, a in enumerate(where.spatial):
+            if attrs.get("ceil_mode") or sticks_out(x.shape[a], pads[i], pads[i + n], kernel[i], dilations[i]):
+                # enough for the last window
                 last = (out.shape[a] - 1) * strides[i] + window_size(kernel[i], dilations[i])
                 ends[i] = canonical(maximum(last - x.shape[a] - pads[i], ends[i]))
         borders = [*pads[:n], *ends]
@@ -81,6 +99,20 @@ class Pool(Op):
         view = windows(padded, where.spatial, kernel, strides, dilations)
         crop = tuple(slice(0, size) for size in out.static_shape)
         return view[crop], tuple(range(x.ndim, view.ndim)), where
+
+
+def _placements(
+    x: TensorType, kernel: Ints, strides: Ints, pads: Sequence[ExprLike], dilations: Ints, where: Layout
+) -> list[tuple[ExprLike, ExprLike, ExprLike, int, int, int]]:
+    """(size, begin pad, end pad, kernel, stride, dilation) of every spatial axis."""
+    n, sizes = len(kernel), [x.shape[a] for a in where.spatial]
+    return list(zip(sizes, pads[:n], pads[n:], kernel, strides, dilations, strict=True))
+
+
+def sticks_out(size: ExprLike, begin: ExprLike, end: ExprLike, kernel: int, dilation: int) -> bool:
+    """Whether a window is known to be wider than the padded image."""
+    room = canonical(wrap(size) + begin + end - window_size(kernel, dilation))
+    return room.op == "const" and bool(room.value < 0)
 
 
 def lowest(dtype: DType) -> Any:
@@ -119,7 +151,8 @@ class AvgPool(Pool):
                 high = wrap(x.shape[a]) + (pads[i + n] if count_include_pad else 0)
                 begin = spatial[i] * strides[i] - pads[i]
                 whole = canonical(wrap(pads[i])) is wrap(0) and canonical(wrap(pads[i + n])) is wrap(0)
-                if not attrs.get("ceil_mode") and (whole or count_include_pad):
+                inside = whole and not sticks_out(x.shape[a], 0, 0, kernel[i], dilations[i])
+                if not attrs.get("ceil_mode") and (inside or count_include_pad):
                     number = number * kernel[i]
                     continue
                 d = dilations[i]
@@ -155,6 +188,8 @@ class AvgPool(Pool):
         else:
             seen = self.views(counted, 0, attrs)[0]
         number = seen.sum(axis=tuple(range(x.ndim, seen.ndim)))
+        if count_include_pad and not attrs.get("ceil_mode"):
+            number = np.full_like(number, np.prod(attrs["kernel"]))
         number = number[tuple(slice(0, s) for s in view.shape[: x.ndim])]
         return (view.sum(axis=axes) / np.maximum(number, 1)).astype(x.dtype)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tensorlang.graph.ops.common import canonical, require
-from tensorlang.ir.expr import Expr, ExprLike, floordiv, minimum, wrap
+from tensorlang.ir.expr import Expr, ExprLike, floordiv, maximum, minimum, wrap
 
 LAYOUTS = ("NCHW", "NHWC")  # named after images; 1-D and 3-D data alike: channels second, or last
 
@@ -66,6 +66,36 @@ def output_size(
     if count.op == "const" and limit.op == "const":
         return wrap(min(count.value, limit.value))
     return canonical(minimum(count, limit))
+
+
+def pool_size(
+    size: ExprLike, begin: ExprLike, end: ExprLike, kernel: int, stride: int, dilation: int, ceil_mode: bool = False
+) -> Expr:
+    """As `output_size`, but a known size is rounded towards 0: a window wider than the image by less than a stride is one."""
+    count = output_size(size, begin, end, kernel, stride, dilation, ceil_mode)
+    return wrap(max(count.value, _fewest(size, begin, end, kernel, stride, dilation).value)) if count.op == "const" else count
+
+
+def pool_constraint(
+    size: ExprLike, begin: ExprLike, end: ExprLike, kernel: int, stride: int, dilation: int, ceil_mode: bool = False
+) -> list[tuple[Expr, Expr]]:
+    """What must hold for `pool_size` of an open size to be right."""
+    count = output_size(size, begin, end, kernel, stride, dilation, ceil_mode)
+    if count.op == "const" or always_fits(begin, end, kernel, dilation):
+        return []
+    return [(count, canonical(maximum(count, _fewest(size, begin, end, kernel, stride, dilation))))]
+
+
+def _fewest(size: ExprLike, begin: ExprLike, end: ExprLike, kernel: int, stride: int, dilation: int) -> Expr:
+    """The number of windows, rounded towards 0, where that is 0 or 1; else 1."""
+    room = wrap(size) + begin + end - window_size(kernel, dilation)
+    return canonical(maximum(minimum(floordiv(room + (stride - 1), stride) + 1, 1), 0))
+
+
+def always_fits(begin: ExprLike, end: ExprLike, kernel: int, dilation: int) -> bool:
+    """Whether a window lies within any padded image that is not empty."""
+    pads = canonical(wrap(begin) + end)
+    return pads.op == "const" and bool(pads.value + 1 >= window_size(kernel, dilation))
 
 
 def windows(

@@ -13,6 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from tensorlang.graph.ir import Graph, Node, Value
+from tensorlang.graph.ops.pool import sticks_out
 from tensorlang.graph.passes.context import Context, subject_of
 from tensorlang.graph.passes.rules import simplify_node
 from tensorlang.graph.registry import as_ints
@@ -130,6 +131,9 @@ def _padding(rw: Rewriter, node: Node, context: Context) -> Value | None:
     if node.op == "avg_pool":
         if node.attrs.get("ceil_mode") or (any(own) and not node.attrs.get("count_include_pad")):
             return None
+        reaches = zip(pad.output.shape[2:], node.attrs["kernel"], node.attrs["dilations"], strict=True)
+        if any(sticks_out(size, 0, 0, kernel, dilation) for size, kernel, dilation in reaches):
+            return None  # what sticks out does not count, padding would
         attrs["count_include_pad"] = True
     context.note(subject_of(pad), f"zero padding is done by {subject_of(node)}")
     return rw.add(node.op, [pad.inputs[0], *node.inputs[1:]], attrs, node)
