@@ -7,8 +7,8 @@ is reported: another exception, a crash, more than `SECONDS` beyond what the sou
 `MEMORY` bytes beyond what a worker begins with. A worker is a fork of one process that has loaded the compiler once; its time
 is processor time, so that other work on the machine does not count.
 
-Two disagreements are told apart and not reported: outputs of which the sound model's disagree too, and NaN or infinities
-where onnxruntime meets such inside the model (some of its kernels, its LSTM among them, drop a NaN on the way).
+Two disagreements with onnxruntime are told apart and not reported: outputs of which the sound model's disagree too, and
+results that the standard's own evaluator finds as we do (some of onnxruntime's kernels drop a NaN on the way).
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from pathlib import Path
 os.environ["TENSORLANG_NUM_THREADS"] = "1"  # before anything asks: a fork has no threads but its own
 
 import numpy as np
+import onnx
 
 import tensorlang as tl
 from bench import agreement, zoo
