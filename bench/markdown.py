@@ -1,9 +1,10 @@
-"""The tables of RESULTS.md that are written by the machine, from JSON: operators (``python -m bench ops``), losses first, and
-what builds cost (``python -m bench compile``), dearest first, and what leaves the machine (``python -m bench deploy``)."""
+"""The tables of RESULTS.md, written by the machine from the JSON files of `bench/results`: models, zoo and operators, losses
+first; what builds cost, dearest first; and what leaves the machine."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,34 +12,29 @@ from bench import cache, measure, report
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "RESULTS.md"
-FILES = (HERE / "results" / "ops.json", HERE / "results" / "ops_1.json")
-BEGIN, END = "<!-- operators: begin, written by `python -m bench markdown` -->", "<!-- operators: end -->"
-COMPILE_FILE = HERE / "results" / "compile.json"
-COMPILE_BEGIN, COMPILE_END = "<!-- builds: begin, written by `python -m bench markdown` -->", "<!-- builds: end -->"
-DEPLOY_FILE = HERE / "results" / "deploy.json"
-DEPLOY_BEGIN, DEPLOY_END = "<!-- deployment: begin, written by `python -m bench markdown` -->", "<!-- deployment: end -->"
-OURS = "tensorlang"
+OURS, JUDGE = "tensorlang", "onnxruntime"
+VERDICTS = ("faster", "tie", "slower", "wrong", "failed")
 
 Row = dict[str, Any]
+Document = dict[str, Any]
 
 
-def write(
-    results: Path = RESULTS,
-    files: tuple[Path, ...] = FILES,
-    compile_file: Path = COMPILE_FILE,
-    deploy_file: Path = DEPLOY_FILE,
-) -> None:
-    """Replace the sections between their marks, or append them. BenchError where there is no result file."""
-    found = [json.loads(file.read_text()) for file in files if file.exists()]
-    if not found and not compile_file.exists() and not deploy_file.exists():
-        raise cache.BenchError(f"no {files[0]}: run `python -m bench ops --json {files[0]}` first")
+def write(results: Path = RESULTS, folder: Path = HERE / "results") -> None:
+    """Replace the sections for which `folder` has files between their marks, or append them.
+
+    Raises:
+        BenchError: there is no result file.
+    """
     text = results.read_text() if results.exists() else "# Results\n"
-    if found:
-        text = _replaced(text, BEGIN, END, ["## Operators", *(line for document in found for line in _table(document))])
-    if compile_file.exists():
-        text = _replaced(text, COMPILE_BEGIN, COMPILE_END, _compile_section(json.loads(compile_file.read_text())))
-    if deploy_file.exists():
-        text = _replaced(text, DEPLOY_BEGIN, DEPLOY_END, _deploy_section(json.loads(deploy_file.read_text())))
+    found = False
+    for name, files, render in SECTIONS:
+        documents = [json.loads((folder / file).read_text()) for file in files if (folder / file).exists()]
+        if documents:
+            found = True
+            marks = (f"<!-- {name}: begin, written by `python -m bench markdown` -->", f"<!-- {name}: end -->")
+            text = _replaced(text, *marks, render(documents))
+    if not found:
+        raise cache.BenchError(f"no results in {folder}: run `python -m bench models --json {folder / 'models.json'}` first")
     cache.write_atomically(results, lambda temporary: temporary.write_text(text))
 
 
@@ -50,7 +46,76 @@ def _replaced(text: str, begin: str, end: str, lines: list[str]) -> str:
     return f"{text.rstrip()}\n\n{section}\n"
 
 
-def _compile_section(document: dict[str, Any]) -> list[str]:
+def _models_section(documents: list[Document]) -> list[str]:
+    text = "The standard models (`python -m bench models`)"
+    return _latencies("Models", text, documents[0])
+
+
+def _zoo_section(documents: list[Document]) -> list[str]:
+    text = "Real models from public packages, at every input size that is listed, shapes fixed (`python -m bench zoo --all`)"
+    return _latencies("Zoo", text, documents[0])
+
+
+def _latencies(title: str, what: str, document: Document) -> list[str]:
+    """Latency of whole models: against each rival, and against the fastest of them."""
+    rows: list[Row] = sorted(document["rows"], key=lambda row: -(best_peer(row) or ("", 0.0, float("inf")))[2])
+    peers = [p for p in (JUDGE, "openvino", "torch") if any(p in row["ratios"] for row in rows)]
+    best = [found[2] for row in rows if (found := best_peer(row))]
+    means = [
+        f"{measure.geometric_mean([row['ratios'][p]['median'] for row in rows if p in row['ratios']]):.2f} of {p}'s time"
+        for p in peers
+    ]
+    if len(peers) > 1:
+        means.append(f"{measure.geometric_mean(best):.2f} of the faster one's, model by model")
+    counts = {verdict: sum(row["verdict"] == verdict for row in rows) for verdict in VERDICTS}
+    wrong = [f"{row['name']} ({_worst(row)})" for row in rows if row["verdict"] == "wrong"]
+    plan, machine = document["plan"], document["machine"]
+    return [
+        f"## {title}",
+        "",
+        f"{what}, {document['threads']} threads, float32, batch as in the file; {_where(document, peers)}",
+        f"Medians of {plan['blocks']} alternating blocks of at most {plan['block_seconds']} s, taken {machine['time'][:10]}, "
+        "losses first. A ratio within",
+        "what onnxruntime differs by from itself (its twin in the same run) is a tie.",
+        "",
+        f"Geometric means: {'; '.join(means)}. Against onnxruntime: "
+        + ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count) + ".",
+        *([f"Out of the bound of agreement: {'; '.join(wrong)}."] if wrong else []),
+        "",
+        f"| model | {OURS} | " + " | ".join(peers) + " | ratio to the best | "
+        + " | ".join(f"to {p} (quartiles)" for p in peers) + " | onnxruntime's twin |",
+        "|---|" + "---|" * (2 * len(peers) + 3),
+        *(_latency(row, peers) for row in rows),
+    ]
+
+
+def _where(document: Document, peers: list[str]) -> str:
+    versions = document["versions"]
+    return f"{document['machine']['processor']}; " + ", ".join(f"{p} {versions.get(p, '')}" for p in (*peers, "numba")) + "."
+
+
+def _latency(row: Row, peers: list[str]) -> str:
+    best = best_peer(row)
+    if best is None:
+        return f"| {row['name']} | {row['verdict']}: {'; '.join(row['errors'].values())} |" + " |" * (2 * len(peers) + 2)
+    cells = [report.seconds(float(row["timings"][p]["median"])) if p in row["timings"] else "-" for p in (OURS, *peers)]
+    cells.append(f"{best[2]:.2f}" + (f" {best[0]}" if len(peers) > 1 else ""))
+    for p in peers:
+        r = row["ratios"].get(p)
+        tie = ", a tie" if p == JUDGE and row["verdict"] == "tie" else ""
+        cells.append(f"{r['median']:.2f} ({r['low']:.2f}-{r['high']:.2f}{tie})" if r else "-")
+    mark = " (wrong)" if row["verdict"] == "wrong" else ""
+    return f"| {row['name']}{mark} | " + " | ".join(cells) + f" | +-{row['null_spread']:.0%} |"
+
+
+def _worst(row: Row) -> str:
+    outputs = row["agreements"][OURS]["outputs"]
+    worst = max(outputs, key=lambda o: o["error"] / o["bound"] if o["bound"] else float("inf"))
+    return f"{worst['name']}: {worst['error']:.3g} of {worst['bound']:.3g}"
+
+
+def _builds_section(documents: list[Document]) -> list[str]:
+    (document,) = documents
     built: list[Row] = [row for row in document["rows"] if row["cold"] and row["warm"]]
     failed = [row for row in document["rows"] if row not in built]
     phases = sorted(
@@ -78,7 +143,8 @@ def _build_line(row: Row, phases: list[str]) -> str:
     return f"| {row['name']} | " + " | ".join(f"{value:.2f}" for value in figures) + " |"
 
 
-def _deploy_section(document: dict[str, Any]) -> list[str]:
+def _deploy_section(documents: list[Document]) -> list[str]:
+    (document,) = documents
     ours, theirs = (document["installed_bytes"][name] / 1e6 for name in ("tensorlang-runtime", "onnxruntime"))
     version = document["versions"].get("onnxruntime", "")
     return [
@@ -114,10 +180,14 @@ def best_peer(row: Row) -> tuple[str, float, float] | None:
     return min(timed, key=lambda found: found[1], default=None)
 
 
-def _table(document: dict[str, Any]) -> list[str]:
+def _operators_section(documents: list[Document]) -> list[str]:
+    return ["## Operators", *(line for document in documents for line in _table(document))]
+
+
+def _table(document: Document) -> list[str]:
     rows: list[Row] = sorted(document["rows"], key=lambda row: -(best_peer(row) or ("", 0.0, float("inf")))[2])
     ratios = [best[2] for row in rows if (best := best_peer(row))]
-    versions, threads = document["versions"], document["threads"]
+    threads = document["threads"]
     peers = [name for name in ("onnxruntime", "openvino", "torch") if any(name in row["ratios"] for row in rows)]
     level = sum(r <= 1.0 for r in ratios)
     means = (f"the geometric mean of the ratios is {measure.geometric_mean(ratios):.2f}, " if ratios else "") + (
@@ -129,7 +199,7 @@ def _table(document: dict[str, Any]) -> list[str]:
         "",
         f"### {threads} thread{'s' if threads > 1 else ''}",
         "",
-        f"{document['machine']['processor']}; " + ", ".join(f"{p} {versions.get(p, '')}" for p in (*peers, "numba")) + ".",
+        _where(document, peers),
         f"Medians{blocks}, outputs preallocated, f32; `ratio` is our time over the best peer's, `limit` the share that we",
         f"reach of what the machine can do (`bench/limits.py`); {means}",
         "",
@@ -148,3 +218,13 @@ def _line(row: Row, peers: list[str]) -> str:
     share = f"{row['limit'] / ours:.0%}" if row.get("limit") else "-"
     mark = " (wrong)" if row["verdict"] == "wrong" else ""
     return f"| {row['name']}{mark} | {report.seconds(ours)} | {' | '.join(cells)} | {best[2]:.2f} {best[0]} | {share} |"
+
+
+# name in the marks, files in the folder of results, the section
+SECTIONS: tuple[tuple[str, tuple[str, ...], Callable[[list[Document]], list[str]]], ...] = (
+    ("models", ("models.json",), _models_section),
+    ("zoo", ("zoo.json",), _zoo_section),
+    ("operators", ("ops.json", "ops_1.json"), _operators_section),
+    ("deployment", ("deploy.json",), _deploy_section),
+    ("builds", ("compile.json",), _builds_section),
+)
