@@ -54,8 +54,8 @@ def schedule_windowed(s: Schedule, machine: Machine) -> bool:
     found = _windowed(s)
     if found is None:
         return False
-    first, second = found.first, found.second
-    lines = _inline_between(s, found)
+    second = found.second
+    first, lines = _inline_between(s, found)
     for stage in found.after[:-1]:
         stage.compute_inline()
     output = epilogue_of(s, second)
@@ -133,16 +133,15 @@ def _windowed(s: Schedule) -> Windowed | None:
     return Windowed(first, points, moves, second, after, rest)
 
 
-def _inline_between(s: Schedule, found: Windowed) -> Stage:
-    """Leave of what is between product and windows one stage, the product's epilogue; that, or what writes the product."""
+def _inline_between(s: Schedule, found: Windowed) -> tuple[Stage, Stage]:
+    """The product, and the one stage that is left between it and the windows: its epilogue, or a copy of the sums."""
     for stage in (*found.points[:-1], *found.moves):
         stage.compute_inline()
     lines = epilogue_of(s, found.first)
     if lines is not None:
-        return lines
+        return found.first, lines
     name = found.first.name
-    s.cache_write(found.first)
-    return s[name]
+    return s.cache_write(found.first), s[name]
 
 
 def _lines_of_band(s: Schedule, first: Stage, second: Stage, width: int, machine: Machine) -> int:

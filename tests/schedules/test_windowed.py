@@ -27,6 +27,7 @@ class Residual:
     activation: str = "Relu"
     batch: int = 1
     first: int = 1
+    bias: bool = True
     also: bool = False  # what is between them is an output too
 
     @property
@@ -37,10 +38,10 @@ class Residual:
         k, c = self.kernel, self.channels
         shapes = {"w0": (c, self.inputs, self.first, self.first), "b0": (c,), "w1": (c, 1, k, k), "b1": (c,)}
         weights = [numpy_helper.from_array((RNG.standard_normal(s) / 4).astype(np.float32), n) for n, s in shapes.items()]
-        around = [self.first // 2] * 4
+        around, first = [self.first // 2] * 4, ["x", "w0", *(["b0"] if self.bias else [])]
         nodes = [
             helper.make_node("Transpose", ["pixels"], ["x"], perm=[0, 3, 1, 2]),
-            helper.make_node("Conv", ["x", "w0", "b0"], ["s0"], kernel_shape=[self.first] * 2, pads=around),
+            helper.make_node("Conv", first, ["s0"], kernel_shape=[self.first] * 2, pads=around),
             *self._activation("s0", "e"),
             helper.make_node(
                 "Conv", ["e", "w1", "b1"], ["s1"], group=c, kernel_shape=[k, k], strides=[self.stride] * 2, pads=[k // 2] * 4
@@ -56,7 +57,7 @@ class Residual:
     def _activation(self, x: str, y: str) -> list:
         if self.activation == "Silu":
             return [helper.make_node("Sigmoid", [x], [x + "_g"]), helper.make_node("Mul", [x, x + "_g"], [y])]
-        return [helper.make_node(self.activation, [x], [y])] if self.activation else [helper.make_node("Identity", [x], [y])]
+        return [helper.make_node(self.activation or "Identity", [x], [y])]
 
 
 def check(case: Residual) -> tl.Executable:
@@ -85,6 +86,7 @@ def is_one_kernel(exe: tl.Executable) -> bool:
         Residual(9, 33, 3, 16, activation="HardSwish"),
         Residual(5, 4, 3, 8, activation="", kernel=3),
         Residual(64, 80, 16, 96, stride=2),
+        Residual(13, 11, 6, 24, activation="", bias=False),
     ],
     ids=str,
 )
