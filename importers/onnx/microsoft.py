@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tensorlang.graph import Value, as_ints
 
-from .nn import window_attributes
+from .nn import gemm_of, pool_attributes, window_attributes
 from .node import OnnxNode
 from .registry import onnx_op
 
@@ -38,9 +38,17 @@ def fused_matmul(node: OnnxNode) -> Value:
     return y if alpha == 1 else node.add("mul", y, node.constant(alpha, y))
 
 
-def activated(node: OnnxNode, x: Value) -> Value:
-    """`x` through the function that the attribute `activation` names, with its `activation_params`."""
-    name, given = node.attr("activation", ""), tuple(node.attr("activation_params", ()))
+@onnx_op("FusedGemm", domain=MICROSOFT)
+def fused_gemm(node: OnnxNode) -> Value:
+    """activation(alpha * A' B' + beta * C)"""
+    given = [f"activation_{k}" for k in ("alpha", "beta") if node.has(f"activation_{k}")]
+    return activated(node, gemm_of(node), tuple(map(node.attr, given)))
+
+
+def activated(node: OnnxNode, x: Value, given: tuple[float, ...] | None = None) -> Value:
+    """`x` through the function that the attribute `activation` names, with `given` or its `activation_params`."""
+    name = node.attr("activation", "")
+    given = tuple(node.attr("activation_params", ())) if given is None else given
     if name in ("Relu", "Tanh", "Sigmoid"):
         return node.add(name.lower(), x)
     if name == "":
@@ -74,6 +82,14 @@ def nhwc_conv(node: OnnxNode) -> Value:
     y = node.add("conv", x, w, *([] if bias is None else [bias]), **window_attributes(node, x, w))
     y = node.add("transpose", y, perm=back)
     return activated(node, y if other is None else node.add("add", y, other))
+
+
+@onnx_op("NhwcMaxPool", domain=MICROSOFT)
+def nhwc_max_pool(node: OnnxNode) -> Value:
+    """Of a tensor whose channels are last."""
+    n = node.input(0).type.ndim
+    x = node.add("transpose", node.input(0), perm=(0, n - 1, *range(1, n - 1)))
+    return node.add("transpose", node.add("max_pool", x, **pool_attributes(node, x)), perm=(0, *range(2, n), 1))
 
 
 # -- activations ---------------------------------------------------------------------------------------------------

@@ -20,6 +20,10 @@ def matmul(node: OnnxNode) -> Value:
 
 @onnx_op("Gemm")
 def gemm(node: OnnxNode) -> Value:
+    return gemm_of(node)
+
+
+def gemm_of(node: OnnxNode) -> Value:
     """alpha * A' B' + beta * C"""
     a, b, c = node.input(0), node.input(1), node.optional(2)
     if a.type.ndim != 2 or b.type.ndim != 2:

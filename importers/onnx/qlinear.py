@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from tensorlang.graph import Value, as_dtype, as_ints, product
 
+from .casts import stored
 from .nn import pool_attributes
 from .node import OnnxNode
 from .quantize import (
@@ -176,6 +177,37 @@ def matmul_nbits(node: OnnxNode) -> Value:
         return _by_rows(node, x, _first(node, weight, k))
     weight = node.add("dequantize", codes, scales, zeros, of="u8", dtype=scales.dtype, axis=1, block=block)
     return _by_rows(node, x, _first(node, weight, k))
+
+
+@onnx_op("GatherBlockQuantized", domain=MICROSOFT)
+def gather_block_quantized(node: OnnxNode) -> Value:
+    """Rows of a table that is quantised in blocks along another axis: gathered first, so that only those are restored."""
+    data, indices, scales = (node.input(i) for i in range(3))
+    n, zero = data.type.ndim, node.optional(3)
+    gathered, axis = node.axis("gather_axis", n, 0), node.axis("quantize_axis", n, 1)
+    if gathered == axis:
+        raise node.unsupported(f"elements are gathered along the blocks' axis {axis}")
+    bits = int(node.attr("bits", 4)) if data.dtype == as_dtype("u8") else 8
+    if bits not in (2, 4, 8):
+        raise node.unsupported(f"{bits} bits")
+
+    def rows(x: Value) -> Value:
+        taken = node.add("gather", x, indices, axis=gathered)
+        return taken if bits == 8 else node.add("unpack", taken, bits=bits)
+
+    codes, scale = rows(stored(node, data)), node.add("gather", scales, indices, axis=gathered)
+    parameters = [scale]
+    if zero is not None:
+        zeros = rows(stored(node, zero))
+        if bits < 8:  # as many as blocks: the last byte may hold fewer
+            ndim = zeros.type.ndim
+            zeros = node.add("slice", zeros, starts=(0,) * ndim, shape=scale.shape, steps=(1,) * ndim)
+        parameters.append(zeros)
+    elif data.dtype == as_dtype("u8"):
+        parameters.append(node.add("full", shape=scale.shape, value=1 << (bits - 1), dtype="u8"))
+    moved = axis + indices.type.ndim - 1 if axis > gathered else axis
+    of, block = data.dtype.name, int(node.attr("block_size", 128))
+    return node.add("dequantize", codes, *parameters, of=of, dtype=scales.dtype, axis=moved, block=block)
 
 
 def _unpacked(node: OnnxNode, packed: Value, bits: int, rows: int, columns: int) -> Value:

@@ -165,7 +165,13 @@ def qlinear_matmul(node: OnnxNode) -> Value:
 
 
 @onnx_op("QLinearConv")
+@onnx_op("QLinearConv", domain=MICROSOFT)
 def qlinear_conv(node: OnnxNode) -> Value:
+    """com.microsoft's takes and gives channels last where `channels_last` says so; of the weight they are second, as ever."""
     x, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero = (node.input(i) for i in range(8))
+    last, n = bool(node.attr("channels_last", 0)), x.type.ndim
+    if last:
+        x = node.add("transpose", x, perm=(0, n - 1, *range(1, n - 1)))
     total = integer_convolution(node, x, x_zero, w, w_zero, node.optional(8))
-    return requantized(node, total, scale_factor(node, x_scale, w_scale, y_scale), y_zero, y_zero.dtype, 1)
+    y = requantized(node, total, scale_factor(node, x_scale, w_scale, y_scale), y_zero, y_zero.dtype, 1)
+    return node.add("transpose", y, perm=(0, *range(2, n), 1)) if last else y

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from tensorlang import te
 from tensorlang.graph import Expr, Value, canonical
 
 from .node import OnnxNode, element_type
@@ -99,7 +100,7 @@ def stft(node: OnnxNode) -> Value:
     """Frames, gathered; then a product with the transform's matrix, into which a known window goes."""
     x, window = node.input(0), node.optional(2)
     step = int(node.known(1, "the step between frames").reshape(()))
-    size = _known_size(node, x.shape[1], "a signal")
+    size = x.shape[1]
     parts = _known_size(node, x.shape[2], "the last dimension") if x.type.ndim == 3 else 1
     if node.optional(3) is not None:
         length = int(node.known(3, "the frames' length").reshape(()))
@@ -107,14 +108,15 @@ def stft(node: OnnxNode) -> Value:
         length = _known_size(node, window.shape[0], "a window")
     else:
         raise node.fail("neither a window nor the frames' length is given")
-    if step < 1 or not 1 <= length <= size:
+    if step < 1 or length < 1 or size.op == "const" and length > size.value:
         raise node.fail(f"frames of {length} every {step} of a signal of {size}")
-    frames = 1 + (size - length) // step
+    frames = canonical(te.floordiv(size - length, step) + 1)
     bins = length // 2 + 1 if node.attr("onesided", 1) else length
     matrix = forward_matrix(length, length, parts, bins)
-    where = np.arange(frames)[:, None] * step + np.arange(length)
+    begins = node.add("range", start=0, step=step, size=frames, dtype="i64")
+    where = node.add("add", node.add("reshape", begins, shape=(frames, 1)), node.constant(np.arange(length)))
     x = x if x.type.ndim == 3 else node.add("reshape", x, shape=(*x.shape, 1))
-    pieces = node.add("gather", x, node.constant(where), axis=1)  # [batch, frames, length, parts]
+    pieces = node.add("gather", x, where, axis=1)  # [batch, frames, length, parts]
     known = node.known_or_none(2)
     if known is not None:
         matrix = matrix * np.repeat(known.astype(np.float64), parts)[:, None]

@@ -377,6 +377,7 @@ def eye_like(node: OnnxNode) -> Value:
 
 
 @onnx_op("Trilu")
+@onnx_op("Trilu", domain="com.microsoft")
 def trilu(node: OnnxNode) -> Value:
     k = int(node.known(1, "the diagonal").reshape(())) if node.optional(1) is not None else 0
     return node.add("trilu", node.input(0), upper=bool(node.attr("upper", 1)), k=k)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from tensorlang.schedule import Schedule, Stage
 from tensorlang.schedule.rules import Machine
 
-from .analysis import is_plain, is_pointwise, readers_of, spatial_vars, store_of, work, worth_parallel
+from .analysis import has_own_axes, is_plain, is_pointwise, readers_of, spatial_vars, store_of, work, worth_parallel
 from .elementwise import schedule_elementwise, vector_lanes
 from .inline import gathers_from
 
@@ -29,6 +29,8 @@ def schedule_lines(s: Schedule, stage: Stage, machine: Machine) -> bool:
     if not gathers_from(readers[0], lines) or len(spatial_vars(readers[0])) < 2:
         return False
     reader = s[readers[0].name]
+    if not has_own_axes(s, reader):
+        return False  # it has taken in the lines of another producer
     amount = work(readers[0])
     *outer, column = reader.axis
     rows = reader.fuse(*outer) if len(outer) > 1 else outer[0]

@@ -126,6 +126,18 @@ def test_weights_of_four_bits(zero):
     agree(both("MatMulNBits", inputs, domain=MS, constants=constants, attrs=attrs))
 
 
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("zeros", [False, True])
+def test_gather_of_a_quantised_table(bits, zeros):
+    rows, width, block = 12, 48, 16
+    table = q(rows, width * bits // 8)
+    inputs = [table, np.array([[3, 0, 11], [-1, 5, 3]]), positive(rows, width // block)]
+    if zeros:
+        inputs.append(q(rows, -(-(width // block) * bits // 8)))
+    attrs = {"bits": bits, "block_size": block, "gather_axis": 0, "quantize_axis": 1}
+    agree(both("GatherBlockQuantized", inputs, domain=MS, constants=range(len(inputs))[:1], attrs=attrs))
+
+
 # -- com.microsoft's operators on quantised tensors ----------------------------------------------------------------
 
 
@@ -148,6 +160,13 @@ def test_qlinear_of_windows_and_parts():
     gemm = [q(4, 32), number(0.03), zero, q(8, 32, dtype="int8"), number(0.02), number(0, "int8"), q(8, dtype="int16").astype(np.int32),
             number(0.1), zero]  # fmt: skip
     agree(both("QGemm", gemm, domain=MS, constants=range(1, 9), attrs={"transB": 1}))
+
+
+def test_quantised_windows_with_channels_last():
+    scales = [number(0.03), number(20, "uint8"), q(4, 3, 3, 3, dtype="int8"), positive(4), np.zeros(4, np.int8), number(0.4), number(9, "uint8")]
+    attrs = {"channels_last": 1, "pads": [1, 1, 1, 1], "strides": [2, 2]}
+    agree(both("QLinearConv", [q(1, 7, 6, 3), *scales], domain=MS, constants=range(1, 8), attrs=attrs))
+    agree(both("NhwcMaxPool", [q(1, 7, 6, 3)], domain=MS, attrs={"kernel_shape": [3, 3], "strides": [2, 2]}))
 
 
 def test_attention():

@@ -49,3 +49,21 @@ def test_tf_half_pixel_for_nn(rounding, width):
     scales = {"scales": np.array([1, 1, 0.6, 1.7], np.float32)}
     proto = model([resize], [("x", np.float32, [1, 1, 5, width])], ["y"], scales, opset=13)
     agree(proto, {"x": np.arange(70, dtype=np.float32).reshape(1, 1, 5, 14)})
+
+
+@pytest.mark.parametrize("samples", [64, 200])
+def test_frames_of_a_signal_of_open_length(samples):
+    """As many frames as the signal at hand holds; the window is known, or an input."""
+    nodes = [
+        node("STFT", ["x", "step", "hann"], ["y"], onesided=1),
+        node("STFT", ["x", "step", "w"], ["z"], onesided=0),
+    ]  # fmt: skip
+    weights = {"step": np.array(16), "hann": np.hanning(64).astype(np.float32)}
+    proto = model(nodes, [("x", np.float32, ["n", "t", 1]), ("w", np.float32, [64])], ["y", "z"], weights)
+    random = np.random.default_rng(0)
+    x, w = random.standard_normal((2, samples, 1)).astype(np.float32), random.random(64).astype(np.float32)
+    session = ort.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    theirs = session.run(None, {"x": x, "w": w})
+    found = tl.compile(proto)(x, w)
+    for ours, expected in zip(found, theirs, strict=True):
+        np.testing.assert_allclose(ours, expected, atol=2e-5 * np.abs(expected).max())

@@ -59,3 +59,17 @@ def test_channels_last_needs_no_lines():
 def test_lines_too_long_for_the_cache_are_not_kept():
     text = text_of(resized("resize_linear", (8, 5000), (16, 10000)))
     assert "lines = local_array" not in text
+
+
+def test_two_producers_of_lines_with_one_reader():
+    """Codes by blocks, each with a zero and a scale, all gathered by rows: the reader's loops are arranged once."""
+    table = te.placeholder((12, 48), "u8", name="table")
+    zeros, scales = te.placeholder((12, 3), "u8", name="zeros"), te.placeholder((12, 3), "f32", name="scales")
+    rows = te.placeholder((2, 3), "i64", name="rows")
+    codes, zero, scale = (get("gather").te(t, rows, axis=0) for t in (table, zeros, scales))
+    y = get("dequantize").te(codes, scale, zero, of="u8", dtype="f32", axis=2, block=16)
+    random, which = np.random.default_rng(0), np.array([[3, 0, 11], [2, 5, 3]])
+    given = (*(random.integers(0, 256, (12, n), np.uint8) for n in (48, 3)), random.random((12, 3), np.float32))
+    found = build(te.create_prim_func("restored", [table, zeros, scales, rows], [y]))(*given, which)
+    values, offsets, factors = (a[which].astype(np.float32) for a in given)
+    np.testing.assert_allclose(found, (values - offsets.repeat(16, -1)) * factors.repeat(16, -1), rtol=1e-6)
