@@ -48,15 +48,15 @@ def schedule(s: Schedule, machine: Machine) -> None:
         if stage.name not in done and block.init is not None and is_plain(s, block):
             done |= schedule_dot(s, stage, machine, done) or schedule_tile(s, stage, machine, done)
     for stage in list(s.stages):
+        if stage.name not in done and has_own_axes(s, stage, stage.loops) and time_axes(s.block(stage)):
+            done |= schedule_recurrence(s, stage, machine)
+    for stage in list(s.stages):
         if stage.name in done:
             continue
         block = s.block(stage)
-        if not has_own_axes(s, stage):
+        if not has_own_axes(s, stage) or time_axes(block):
             continue
-        if time_axes(block):
-            if has_own_axes(s, stage, stage.loops):
-                schedule_recurrence(s, stage, machine)
-        elif block.init is None and isinstance(block.body, Store):
+        if block.init is None and isinstance(block.body, Store):
             if schedule_lines(s, stage, machine):
                 continue
             if is_pointwise(block):

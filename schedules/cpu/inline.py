@@ -21,6 +21,7 @@ from .analysis import (
     step,
     store_of,
 )
+from .recurrence import time_axes
 
 
 def inline_injective(s: Schedule, keep_shared: bool = False, keep_lines: bool = False) -> None:
@@ -50,6 +51,8 @@ MANY_READS = 4  # of a guarded element by one reader: from here on every copy of
 
 
 def _may_inline(block: Block, reader: Block) -> bool:
+    if time_axes(reader) and _turns(block):
+        return False
     if not is_reduction(reader):
         guarded = any(e.op == "select" for e in walk(source_of(block)))
         buffer = store_of(block).buffer
@@ -59,6 +62,19 @@ def _may_inline(block: Block, reader: Block) -> bool:
     # A reduction along rows reads every element once; a window or a contraction reads it many times.
     reduction = reduction_of(reader)
     return reduction is not None and not _reads_repeatedly(reader)
+
+
+TURNED_LINES = 16  # as many lines as vectors have elements: fewer are not worth a copy
+
+
+def _turns(block: Block) -> bool:
+    """Whether the block lays elements that are far apart side by side. The steps of a recurrence that read its result read
+    vectors; inlined, they would read one element of a cache line each, and all lines again at the next step."""
+    last = spatial_vars(block)[-1:]
+    lines = extent(block, last[0]) if last else None
+    if lines is None or lines < TURNED_LINES:
+        return False
+    return any(step(e, last[0]) == "far" for e in loads(source_of(block)))
 
 
 LONGEST_LINE = 4096  # elements, that stay in the first-level cache

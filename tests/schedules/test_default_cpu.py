@@ -257,6 +257,28 @@ def test_a_step_of_a_recurrence_goes_along_memory(lines, threads, panel):
     check(func, lambda a: a.cumsum(0))
 
 
+@pytest.mark.parametrize("options", [{}, {"exclusive": True}, {"reverse": True}, {"exclusive": True, "reverse": True}])
+@pytest.mark.parametrize("shape", [(32, 48), (2, 3, 64, 32), (3, 128, 80), (17, 32), (48, 33), (20, 1)])
+def test_cumulative_sums_along_memory_are_of_any_shape(shape, options):
+    x = te.placeholder(shape, name="x")
+    op, last = get("cumsum"), len(shape) - 1
+    func = te.create_prim_func("c", [x], [op.te(x, axis=last, **options)])
+    check(func, lambda a: op.numpy(a, axis=last, **options))
+
+
+@pytest.mark.parametrize("kind", ["i32", "f64", "i64"])
+def test_lines_along_memory_are_turned_a_tile_at_a_time_before_steps_go_over_them(kind):
+    """No copy of the whole input: the steps of sixteen lines read a tile in the first cache, also in other types."""
+    x = te.placeholder((64, 96), kind, name="x")
+    func = te.create_prim_func("c", [x], [get("cumsum").te(x, axis=1)])
+    text = lower_kernel(func, machine=AVX512).emitted.text
+    steps = text[text.index("rows_t_o in") :]
+    assert re.search(r"turned = local_array.*for rows_t_i", steps, re.S), text
+    assert ("transposed_16" in steps[: steps.index("rows_t_i")]) == (kind == "i32")
+    a = np.arange(64 * 96).reshape(64, 96).astype({"i": "int", "f": "float"}[kind[0]] + kind[1:])
+    np.testing.assert_array_equal(build(func)(a), a.cumsum(1, dtype=a.dtype))
+
+
 @pytest.mark.parametrize("size", [16, 19, 33, 40])
 def test_pooling_at_stride_two_is_vectors_also_where_columns_are_no_multiple(size):
     x = te.placeholder((3, size, size), name="x")

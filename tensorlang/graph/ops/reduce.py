@@ -270,9 +270,15 @@ class Cumulative(Op):
         if axis == 0 and not exclusive and not reverse and dtype == x.dtype and size.op == "const" and size.value > 0:
             return self._rows(x, rest)
         state = te.placeholder((size + 1, *rest), str(dtype), name="state")
+        if axis and axis == x.ndim - 1:
+            # A stage of its own, so that a schedule can lay lines side by side before steps go over them.
+            turned = te.compute((size, *rest), lambda t, *r: x[(*r, t)], name="turned")
+        else:
+            turned = None
 
         def step(t: Expr, *r: Expr) -> Expr:
-            taken = x[(*r[:axis], size - t if reverse else t - 1, *r[axis:])]
+            place = size - t if reverse else t - 1
+            taken = x[(*r[:axis], place, *r[axis:])] if turned is None else turned[(place, *r)]
             return type(self).combine(state[(t - 1, *r)], wide(taken))
 
         first = te.compute((1, *rest), lambda *_: te.const(self.neutral, dtype), name="first")
