@@ -18,7 +18,7 @@ _LLVM_NAMES = {
     "pni": "sse3", "sse4_1": "sse4.1", "sse4_2": "sse4.2", "abm": "lzcnt", "bmi1": "bmi", "pclmulqdq": "pclmul", "lm": "64bit",
     "rdrand": "rdrnd", "lahf_lm": "sahf", "3dnowprefetch": "prfchw", "sha_ni": "sha",
     "avx512_bitalg": "avx512bitalg", "avx512_vpopcntdq": "avx512vpopcntdq", "amx_bf16": "amx-bf16", "amx_int8": "amx-int8",
-    "amx_tile": "amx-tile", "amx_fp16": "amx-fp16", "asimd": "neon", "fp": "fp-armv8", "asimddp": "dotprod", "fphp": "fullfp16",
+    "amx_tile": "amx-tile", "asimdfhm": "fp16fml", "asimd": "neon", "fp": "fp-armv8", "asimddp": "dotprod", "fphp": "fullfp16",
     "asimdhp": "fullfp16", "atomics": "lse", "crc32": "crc", "asimdrdm": "rdm", "lrcpc": "rcpc",
 }  # fmt: skip
 _IMPLIED = {"sse4_2": ("crc32",), "asimd": ("fp-armv8",)}

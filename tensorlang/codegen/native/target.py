@@ -43,8 +43,8 @@ _V2 = (*_V1, "crc32", "cx16", "popcnt", "sahf", "sse3", "sse4.1", "sse4.2", "sss
 _V3 = (*_V2, "avx", "avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe", "xsave")
 _V4 = (*_V3, "avx512bw", "avx512cd", "avx512dq", "avx512f", "avx512vl")
 _X86_MORE = (
-    "aes", "amx-bf16", "amx-int8", "amx-tile", "avx512bf16", "avx512fp16", "avx512ifma", "avx512vbmi", "avx512vbmi2",
-    "avx512vnni", "avxvnni", "f16c", "fma", "pclmul", "sha", "vaes",
+    "aes", "amx-bf16", "amx-int8", "amx-tile", "avx512bf16", "avx512bitalg", "avx512fp16", "avx512ifma", "avx512vbmi",
+    "avx512vbmi2", "avx512vnni", "avx512vpopcntdq", "avxvnni", "gfni", "pclmul", "sha", "vaes", "vpclmulqdq",
 )  # fmt: skip
 _LINUX = "-unknown-linux-gnu"
 
@@ -183,9 +183,12 @@ def _vector_bits(features: set[str]) -> int:
 
 @cache
 def _host() -> CpuTarget:
-    features = llvm.get_host_cpu_features()
-    text = ",".join(f"{'+' if on else '-'}{name}" for name, on in sorted(features.items()))
-    triple = llvm.get_process_triple()
+    features, triple = llvm.get_host_cpu_features(), llvm.get_process_triple()
+    alike = [f for f in _FAMILIES.values() if f.triple.split("-")[0] == triple.split("-")[0]]
+    named = {name for f in alike for name in (*f.features, *f.optional)}
+    # What a newer processor has besides is off: our code gains nothing by it, and the loader has no way to look for it.
+    use = {name: on and (name in named or not alike) for name, on in sorted(features.items())}
+    text = ",".join(f"{'+' if on else '-'}{name}" for name, on in use.items())
     return CpuTarget(triple, llvm.get_host_cpu_name(), text, _vector_bits(set(text.split(","))))
 
 
