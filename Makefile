@@ -36,10 +36,14 @@ lint: $(call STAMP,test+dev+cuda+opencl)
 # What leaves the machine: C programs, valgrind, emulated processors. Installs those tools where it may; a test whose tool is
 # missing says so and is skipped.
 DEPLOY_COMMANDS := gcc valgrind node qemu-aarch64 aarch64-linux-gnu-gcc arm-linux-gnueabihf-gcc riscv64-linux-gnu-gcc
-DEPLOY_PACKAGES := gcc libc6-dev valgrind nodejs qemu-user gcc-aarch64-linux-gnu gcc-arm-linux-gnueabihf gcc-riscv64-linux-gnu
+DEPLOY_PACKAGES := gcc libc6-dev valgrind nodejs qemu-user $(foreach a,aarch64-linux-gnu arm-linux-gnueabihf riscv64-linux-gnu,gcc-$(a)) \
+	$(foreach a,arm64 armhf riscv64,libc6-dev-$(a)-cross)
 
 test-deploy: $(call STAMP,test+dev+cuda+opencl)
-	@missing=; for c in $(DEPLOY_COMMANDS); do command -v $$c > /dev/null || missing="$$missing $$c"; done; \
+	@missing=; for c in $(DEPLOY_COMMANDS); do \
+		command -v $$c > /dev/null && case $$c in *gcc) echo '#include <stdio.h>' | $$c -E -o /dev/null - 2> /dev/null ;; esac \
+			|| missing="$$missing $$c"; \
+	done; \
 	if [ -n "$$missing" ] && command -v apt-get > /dev/null && [ "$$(id -u)" = 0 ]; then \
 		apt-get update -qq && apt-get install -y -qq --no-install-recommends $(DEPLOY_PACKAGES) || true; \
 	elif [ -n "$$missing" ]; then echo "missing, and so not tested:$$missing"; fi
