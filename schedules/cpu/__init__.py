@@ -4,7 +4,7 @@
     injective producers           inlined, unless a contraction would compute them again and again
     reductions along rows         softmax, layer norm: one row at a time, partial sums in vector lanes
     choices by short axes         Winograd's transforms: a tile of the result at a time, in registers
-    products of bytes             four at a time in i32, by one instruction where the machine has it
+    products of bytes, of bf16    by tiles of the matrix unit, or some at a time by one instruction, where the machine has it
     other reductions              matmul, convolution, pooling: register tiles, packed constant operands, epilogue fused
     one element each              vectorised along the last axis, parallel over the rest
     recurrences                   independent lines in parallel and in vectors, steps inside
@@ -25,6 +25,7 @@ from .dot import schedule_dot
 from .elementwise import schedule_elementwise, schedule_points
 from .inline import inline_injective
 from .lines import schedule_lines
+from .matrix import schedule_matrix
 from .piecewise import schedule_piecewise
 from .recurrence import schedule_recurrence, time_axes
 from .rows import schedule_rows
@@ -46,7 +47,8 @@ def schedule(s: Schedule, machine: Machine) -> None:
     for stage in list(s.stages):
         block = s.block(stage)
         if stage.name not in done and block.init is not None and is_plain(s, block):
-            done |= schedule_dot(s, stage, machine, done) or schedule_tile(s, stage, machine, done)
+            by_unit = schedule_matrix(s, stage, machine) or schedule_dot(s, stage, machine, done)
+            done |= by_unit or schedule_tile(s, stage, machine, done)
     for stage in list(s.stages):
         if stage.name not in done and has_own_axes(s, stage, stage.loops) and time_axes(s.block(stage)):
             done |= schedule_recurrence(s, stage, machine)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tensorlang.ir.buffer import Buffer
-from tensorlang.ir.expr import Expr
+from tensorlang.ir.expr import Expr, const
 from tensorlang.ir.reduction import COMBINE, init_stores, reduction_of, stores_of
 from tensorlang.ir.stmt import Block, Store
 from tensorlang.ir.tree import block_path, loops_of, own_loops, read_buffers, sole_ancestor, written_buffers
@@ -94,9 +94,12 @@ def step(access: Expr, var: Expr) -> str:
     """How a load moves when `var` grows by one: "still", "unit" (to the next element), or "far"."""
     if not any(var in free_vars(i) for i in access.args):
         return "still"
-    if any(var in free_vars(i) for i in access.args[:-1]):
+    last = len(access.args) - 1
+    while last and access.value.shape[last] is const(1):
+        last -= 1
+    if any(var in free_vars(i) for i in access.args[:last]):
         return "far"
-    form = linear_form(access.args[-1], {var})
+    form = linear_form(access.args[last], {var})
     return "unit" if form is not None and form[0].get(var) == 1 else "far"
 
 

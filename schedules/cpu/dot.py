@@ -56,8 +56,8 @@ class Dot:
     by: Instruction
 
 
-def dot_of(block: Block) -> Dot | None:
-    """The products that `block` adds up, if an instruction does; or None."""
+def dot_of(block: Block, instructions: tuple[Instruction, ...] = INSTRUCTIONS) -> Dot | None:
+    """The products that `block` adds up, if one of `instructions` does; or None."""
     if not is_contraction(block) or not reduce_vars(block):
         return None
     sides = []
@@ -66,13 +66,14 @@ def dot_of(block: Block) -> Dot | None:
             return None
         sides.append(arg.args[0])
     sums = source_of(block).dtype
-    pairs = [(a, b, i) for a, b in (sides, sides[::-1]) for i in INSTRUCTIONS]
+    pairs = [(a, b, i) for a, b in (sides, sides[::-1]) for i in instructions]
     found = [(a, b, i) for a, b, i in pairs if (a.value.dtype, b.value.dtype, sums) == (i.a, i.b, i.sums)]
     return next((dot for a, b, i in found if (dot := _dot_by(block, a, b, i)) is not None), None)
 
 
 def _dot_by(block: Block, a: Expr, b: Expr, by: Instruction) -> Dot | None:
-    along, column = reduce_vars(block)[-1], spatial_vars(block)[-1]
+    along = next((v for v in reversed(reduce_vars(block)) if extent(block, v) != 1), reduce_vars(block)[-1])
+    column = spatial_vars(block)[-1]
     plain = all(i.op in ("var", "const") for i in b.args) and len({i for i in b.args if i.op == "var"}) == sum(
         i.op == "var" for i in b.args
     )
@@ -99,7 +100,7 @@ def schedule_dot(s: Schedule, stage: Stage, machine: Machine, before: Collection
     reduction = reduction_size(block)
     tile = choose_tile(block, machine, None if reduction is None else reduction // dot.by.step)
     packed = s.cache_read(dot.b.value, "packed", [stage])
-    _pack(packed, block, dot, tile.vectors * LANES)
+    pack(packed, block, dot, tile.vectors * LANES)
     schedule_elementwise(s, packed, machine)
     at = _tile_output(s, output, block, tile)
     stage.compute_at(output, at)
@@ -109,7 +110,7 @@ def schedule_dot(s: Schedule, stage: Stage, machine: Machine, before: Collection
     return {stage.name, output.name, packed.name}
 
 
-def _pack(copy: Stage, block: Block, dot: Dot, width: int) -> None:
+def pack(copy: Stage, block: Block, dot: Dot, width: int) -> None:
     """Panels of `width` columns; within, the reduction in its order, a step of its innermost variable beside each other."""
     args = dot.b.args
     column, along = args.index(spatial_vars(block)[-1]), args.index(dot.along)

@@ -7,6 +7,7 @@ x86.vnni_dot4         c i32[16] += a u8[4] . b i8[16, 4]                        
 x86.bf16_dot2         c f32[16] += a bf16[2] . b bf16[16, 2]                        avx512bf16
 x86.amx_i8            c i32[16, 16] += a i8[16, 64] . b i8[16, 16, 4]               amx-int8
 x86.amx_bf16          c f32[16, 16] += a bf16[16, 32] . b bf16[16, 16, 2]           amx-bf16
+x86.amx_TYPE_TxP      a product of T tiles of rows by P of columns, over all of K   amx-bf16, amx-int8
 arm.sdot4, arm.udot4  c i32[4] += a i8[4] . b i8[4, 4]; the same of u8 into u32      dotprod
 
 `b` of the dot products is packed: neighbours of the reduction lie side by side, for each column.
@@ -120,6 +121,8 @@ def bf16_dot2(c, a, b):
 
 # -- x86: AMX -----------------------------------------------------------------------------------------------------------
 
+AMX_DOTS = {"bf16": hw.amx_dot_bf16, "u8": hw.amx_dot_u8, "i8": hw.amx_dot_i8}
+
 
 @te.compute
 def _amx_i8(a: te.i8[16, 64], b: te.i8[16, 16, 4]):
@@ -139,7 +142,13 @@ def _zero_i32(c, c_stride0):
 
 @te.tensor_intrin(_amx_i8, name="x86.amx_i8", reset=_zero_i32, requires=("amx-tile", "amx-int8"))
 def amx_i8(c, c_stride0, a, a_stride0, b, b_stride0):
-    hw.amx_dot_i8(c, c_stride0, a, a_stride0, b, b_stride0)
+    hw.amx_configure(16, 16)
+    hw.amx_load(0, c, c_stride0)
+    hw.amx_load(4, a, a_stride0)
+    hw.amx_load(6, b, b_stride0)
+    hw.amx_dot_i8(0, 4, 6)
+    hw.amx_store(0, c, c_stride0)
+    hw.amx_release()
 
 
 @te.compute
@@ -160,7 +169,81 @@ def _zero_f32(c, c_stride0):
 
 @te.tensor_intrin(_amx_bf16, name="x86.amx_bf16", reset=_zero_f32, requires=("amx-tile", "amx-bf16"))
 def amx_bf16(c, c_stride0, a, a_stride0, b, b_stride0):
-    hw.amx_dot_bf16(c, c_stride0, a, a_stride0, b, b_stride0)
+    hw.amx_configure(16, 16)
+    hw.amx_load(0, c, c_stride0)
+    hw.amx_load(4, a, a_stride0)
+    hw.amx_load(6, b, b_stride0)
+    hw.amx_dot_bf16(0, 4, 6)
+    hw.amx_store(0, c, c_stride0)
+    hw.amx_release()
+
+
+@cache
+def amx_tile(kind: str, tiles: int, panels: int) -> TensorIntrin:
+    """A product in the tiles of the matrix unit: one or two of rows by one or two of 16 columns, over the whole reduction.
+
+    `R` rows of `a` and `G` groups of four bytes fill a tile, up to 16 each; along `k`, `g` and `q` memory is contiguous. The
+    outer reductions `s` and `p`, the window of a convolution, lie in `a` at any distance; a plain product has one point there.
+    """
+    left, right = getattr(te, kind), te.bf16 if kind == "bf16" else te.i8
+    sums, each = ("f32", 2) if kind == "bf16" else ("i32", 4)
+    width = 16 * panels
+    dot = AMX_DOTS[kind]
+
+    @te.compute
+    def tile(a: left[tiles, "R", "S", "P", "K", "G", each], b: right["S", "P", "K", "G", width, each]):  # noqa: UP037
+        s, p, k, g, q = (te.reduce_axis(n, name=name) for n, name in zip(b.shape[:4] + (each,), "spkgq", strict=True))
+        return te.compute(
+            (tiles, a.shape[1], width),
+            lambda t, i, j: te.sum(
+                te.cast(sums, a[t, i, s, p, k, g, q]) * te.cast(sums, b[s, p, k, g, j, q]), axis=[s, p, k, g, q]
+            ),
+            name="c",
+        )
+
+    def before(R, G):
+        hw.amx_configure(R, G)
+
+    def after():
+        hw.amx_release()
+
+    def body(
+        c, c_stride0, c_stride1, a, a_stride0, a_stride1, a_stride2, a_stride3, b, b_ahead, b_turn, b_turns, R, S, P, K, G
+    ):
+        lines = 0 if b_turns == 0 else (G * panels + b_turns - 1) // b_turns
+        hw.amx_zero(0)
+        hw.amx_zero(1)
+        hw.amx_zero(2)
+        hw.amx_zero(3)
+        for s in range(S):
+            for p in range(P):
+                for k in range(K):
+                    at = s * a_stride2 + p * a_stride3 + k * G * each
+                    panel = ((s * P + p) * K + k) * G * width * each
+                    for line in range(lines):
+                        hw.prefetch_far(b, panel + b_ahead + hw.minimum(b_turn * lines + line, G * panels - 1) * 16 * each)
+                    hw.amx_load(6, hw.offset(b, panel), width * each)
+                    hw.amx_load(4, hw.offset(a, at), a_stride1)
+                    dot(0, 4, 6)
+                    if panels > 1:
+                        hw.amx_load(7, hw.offset(b, panel + 16 * each), width * each)
+                        dot(1, 4, 7)
+                    if tiles > 1:
+                        hw.amx_load(5, hw.offset(a, at + a_stride0), a_stride1)
+                        dot(2, 5, 6)
+                        if panels > 1:
+                            dot(3, 5, 7)
+        hw.amx_store(0, c, c_stride1)
+        if panels > 1:
+            hw.amx_store(1, hw.offset(c, 16), c_stride1)
+        if tiles > 1:
+            hw.amx_store(2, hw.offset(c, c_stride0), c_stride1)
+            if panels > 1:
+                hw.amx_store(3, hw.offset(c, c_stride0 + 16), c_stride1)
+
+    needs = ("amx-tile", "amx-bf16" if kind == "bf16" else "amx-int8")
+    name = f"x86.amx_{kind}_{tiles}x{panels}"
+    return te.tensor_intrin(tile, None, body=body, around=(before, after), name=name, requires=needs)
 
 
 # -- Arm ----------------------------------------------------------------------------------------------------------------

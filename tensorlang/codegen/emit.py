@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import builtins
 import keyword
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tensorlang.codegen import intrinsics
@@ -25,7 +27,7 @@ from tensorlang.ir.dtype import DType
 from tensorlang.ir.expr import Expr
 from tensorlang.ir.intrinsics import PREFETCH
 from tensorlang.ir.stmt import Allocate, CallPacked, Evaluate, For, If, MultiStore, PrimFunc, Seq, Stmt, Store
-from tensorlang.ir.tensor_intrin import find_part
+from tensorlang.ir.tensor_intrin import TensorIntrin, find_part
 from tensorlang.ir.visitor import children, free_vars, loads, own_exprs, walk, walk_stmt
 
 HEADER = "from tensorlang.codegen.intrinsics import *\n"
@@ -206,7 +208,23 @@ class Emitter:
         args = [
             f"offset({self.spell(a.value)}, {self.expr(a.args[0])})" if a.op == "load" else self.expr(a) for a in e.args
         ]
+        self._around(intrin, dict(zip((name for _, name in instruction.params), args, strict=True)))
         return f"{function}({', '.join(['ctx', *args])})"
+
+    def _around(self, intrin: TensorIntrin, values: Mapping[str, str]) -> None:
+        """What a thread does once before its tiles, and once after them."""
+        for n, instruction in enumerate(intrin.around):
+            function = "_".join(c for c in (self.name, *re.split(r"\W+", intrin.name), ("before", "after")[n]))
+            text = instruction.text(function, intrin.requires).rstrip()
+            if text not in self.instruction_texts:
+                self.instruction_texts.append(text)
+            line = f"    {function}({', '.join(['ctx', *(values[name] for _, name in instruction.params)])})"
+            lines = (self.prologue, self.epilogue)[n]
+            if line in lines:
+                continue
+            if any(function in other for other in lines):
+                raise BuildError(f"{self.name}: tiles of {intrin.name} of several sizes in one loop")
+            lines.insert(n * len(lines), line)
 
     def _for(self, s: For, depth: int) -> None:
         if s.kind == "parallel" and not self.in_chunk:

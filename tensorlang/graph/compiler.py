@@ -114,14 +114,15 @@ def options_for(cpu: Target, settings: Settings) -> Options:
     machine, integers = cpu.machine(1), cpu.has("avx512vnni")
     lanes = machine.lanes(4)
     halves = settings.precision == "bf16" and cpu.has("avx512bf16")
+    matrices = halves and cpu.has("amx-bf16")
     return Options(
         integers=integers,
         halves=halves,
         winograd=settings.winograd and not halves,  # its sums of inputs would be rounded to 8 bits
         lanes=lanes,
-        channels_second=lanes > 1,
+        channels_second=lanes > 1 and not matrices,
         chain=True,
-        band_bytes=int(machine.l2_bytes * BAND_SHARE),
+        band_bytes=0 if matrices else int(machine.l2_bytes * BAND_SHARE),  # bands are computed by vectors
     )
 
 

@@ -78,6 +78,7 @@ class TensorIntrin:
         meaning: a program of one stage over tiles; its parameters' dimensions are constants or size variables.
         parts: the instruction of each part; None: the meaning's loops run.
         requires: LLVM names of the CPU features that the instructions need.
+        around: what a thread does once before any number of tiles of the same sizes, and once after them; of sizes alone.
         verify: runs meaning and instruction on random inputs, once per process.
 
     `verify` raises ScheduleError with a counterexample where they differ.
@@ -87,6 +88,7 @@ class TensorIntrin:
     meaning: PrimFunc
     parts: Mapping[str, Instruction | None]
     requires: tuple[str, ...] = ()
+    around: tuple[Instruction, ...] = ()
     verify: Callable[[TensorIntrin], None] = lambda intrin: None
 
     @property

@@ -41,8 +41,7 @@ def widen_halves(func: PrimFunc) -> PrimFunc:
         target, value = wide.get(s.buffer, s.buffer), s.value
         if value.dtype.scalar != target.dtype:
             inner = value.args[0] if value.op == "cast" else value
-            narrow = inner.op == "load" and inner.value.dtype == target.dtype  # moved as it is
-            value = inner if narrow else cast(target.dtype, value)
+            value = inner if inner.dtype == target.dtype else cast(target.dtype, value)  # what was rounded is moved as it is
         return s if target is s.buffer and value is s.value else Store(target, s.indices, value)
 
     return func.with_body(rewrite_stmt(map_exprs(func.body, on_expr), on_stmt))

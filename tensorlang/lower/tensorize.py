@@ -3,6 +3,9 @@
 for ii in range(16, tensor_intrin="dot4"): for kk in 4: y[m, io*16 + ii] = y[...] + x[m, ko*4 + kk] * w[io*16 + ii, ko*4 + kk]
 ->  call("dot4.update", y[m, io*16], x[m, ko*4], w[io*16, ko*4], K)        a tensor is passed by its first element
 
+Where a loop around asks for a buffer ahead, in shares, and the loop of the shares is inside the tile, the instruction is told
+how far on that lies, if it takes `w_ahead`.
+
 Runs when buffers have their final shapes and still all their dimensions. The initialisation of a tile, if it stands alone,
 becomes the intrinsic's `reset` (plain loops where it has none); directly before its tile, both become `body`, if there is one.
 """
@@ -10,10 +13,11 @@ becomes the intrinsic's `reset` (plain loops where it has none); directly before
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from tensorlang.errors import BuildError
-from tensorlang.ir.expr import Expr, call, const, load
+from tensorlang.ir.expr import Expr, call, const, load, minimum
+from tensorlang.ir.intrinsics import PREFETCH, PREFETCH_WITHIN
 from tensorlang.ir.stmt import Evaluate, For, If, PrimFunc, Seq, Stmt, seq
 from tensorlang.ir.tensor_intrin import FALLBACK, RESET, TENSORIZED, TensorIntrin, registered, tile_annotation
 from tensorlang.ir.visitor import children, substitute, with_children
@@ -24,24 +28,40 @@ from tensorlang.symbolic.unify import Match, Mismatch, Operand, contiguous_strid
 Ranges = Mapping[Expr, Expr | int]
 
 
+@dataclass(frozen=True)
+class _Around:
+    """The loops around a statement, and those of them that ask for something ahead."""
+
+    ranges: Ranges
+    asking: tuple[For, ...] = ()
+
+    def inside(self, s: For) -> _Around:
+        asking = (*self.asking, s) if PREFETCH in s.annotations else self.asking
+        return _Around({**self.ranges, s.var: s.extent}, asking)
+
+    def of(self, tile: Tile) -> Ranges:
+        """The extents of these loops and of the tile's own."""
+        return {**self.ranges, **{f.var: f.extent for f in tile.loops}}
+
+
 def tensorize_tiles(func: PrimFunc) -> PrimFunc:
-    return func.with_body(_lower(func.body, {}))
+    return func.with_body(_lower(func.body, _Around({})))
 
 
-def _lower(s: Stmt, outer: Ranges) -> Stmt:
+def _lower(s: Stmt, outer: _Around) -> Stmt:
     if isinstance(s, For):
         if TENSORIZED in s.annotations:
             return _tile(s, outer)
         if RESET in s.annotations:
             return _initialisation(s, outer)
-        body = _lower(s.body, {**outer, s.var: s.extent})
+        body = _lower(s.body, outer.inside(s))
         return s if body is s.body else replace(s, body=body)
     if isinstance(s, Seq):
         return _sequence(s, outer)
     return with_children(s, tuple(_lower(c, outer) for c in children(s)))
 
 
-def _sequence(s: Seq, outer: Ranges) -> Stmt:
+def _sequence(s: Seq, outer: _Around) -> Stmt:
     done: list[Stmt] = []
     rest = list(s.stmts)
     while rest:
@@ -54,7 +74,7 @@ def _sequence(s: Seq, outer: Ranges) -> Stmt:
     return s if len(done) == len(s.stmts) and all(a is b for a, b in zip(done, s.stmts, strict=True)) else seq(*done)
 
 
-def _body(first: Stmt, second: Stmt, outer: Ranges) -> Stmt | None:
+def _body(first: Stmt, second: Stmt, outer: _Around) -> Stmt | None:
     """An initialisation and its tile as one call of the intrinsic's `body`."""
     if (
         isinstance(first, If)
@@ -76,7 +96,7 @@ def _body(first: Stmt, second: Stmt, outer: Ranges) -> Stmt | None:
     if not all(isinstance(t, Tile) for t in tiles):
         return None
     initial, update = (
-        bind(intrin, part, t, _ranges(t, outer))
+        bind(intrin, part, t, outer.of(t))
         for part, t in zip(("reset", "body"), tiles, strict=True)
         if isinstance(t, Tile)
     )
@@ -87,7 +107,8 @@ def _body(first: Stmt, second: Stmt, outer: Ranges) -> Stmt | None:
     ):
         return None
     a, b = initial.operands[intrin.output], update.operands[intrin.output]
-    return _call(intrin, "body", update) if _same(a, b) else None
+    assert isinstance(tiles[1], Tile)
+    return _call(intrin, "body", update, tiles[1], outer) if _same(a, b) else None
 
 
 def _same(a: Operand, b: Operand) -> bool:
@@ -97,7 +118,7 @@ def _same(a: Operand, b: Operand) -> bool:
     )
 
 
-def _tile(s: For, outer: Ranges) -> Stmt:
+def _tile(s: For, outer: _Around) -> Stmt:
     name = tile_annotation(s)
     intrin = _intrinsic(name or "")
     part = "update" if intrin.is_reduction else "body"
@@ -112,7 +133,7 @@ def _tile(s: For, outer: Ranges) -> Stmt:
     tile = tile_of(s)
     if isinstance(tile, str):
         raise BuildError(f"loop {s.var.name} is bound to {name}, but what became of it is no tile: {tile}")
-    ranges = _ranges(tile, outer)
+    ranges = outer.of(tile)
     if (condition := tile.partial(ranges)) is not None:
         raise BuildError(
             f"loop {s.var.name} is bound to {name}, but only part of the tile is computed: where {condition}"
@@ -120,18 +141,18 @@ def _tile(s: For, outer: Ranges) -> Stmt:
     found = bind(intrin, part, tile, ranges)
     if isinstance(found, Mismatch):
         raise BuildError(f"loop {s.var.name} is bound to {name}, but does not match it any more: {found}")
-    return _guarded(tile, _call(intrin, part, found))
+    return _guarded(tile, _call(intrin, part, found, tile, outer))
 
 
-def _initialisation(s: For, outer: Ranges) -> Stmt:
+def _initialisation(s: For, outer: _Around) -> Stmt:
     intrin = registered(str(s.annotations[RESET]))
     if intrin is None or intrin.parts.get("reset") is None:
         return _plain(s)
     tile = tile_of(s)
-    if isinstance(tile, str) or tile.partial(_ranges(tile, outer)) is not None:
+    if isinstance(tile, str) or tile.partial(outer.of(tile)) is not None:
         return _plain(s)
-    found = bind(intrin, "reset", tile, _ranges(tile, outer))
-    return _plain(s) if isinstance(found, Mismatch) else _guarded(tile, _call(intrin, "reset", found))
+    found = bind(intrin, "reset", tile, outer.of(tile))
+    return _plain(s) if isinstance(found, Mismatch) else _guarded(tile, _call(intrin, "reset", found, tile, outer))
 
 
 def _intrinsic(name: str) -> TensorIntrin:
@@ -147,17 +168,13 @@ def _plain(s: For) -> For:
     return replace(s, annotations={k: v for k, v in s.annotations.items() if k not in (TENSORIZED, RESET, FALLBACK)})
 
 
-def _ranges(tile: Tile, outer: Ranges) -> Ranges:
-    return {**outer, **{f.var: f.extent for f in tile.loops}}
-
-
 def _guarded(tile: Tile, s: Stmt) -> Stmt:
     for condition in reversed(tile.around()):
         s = If(condition, s)
     return s
 
 
-def _call(intrin: TensorIntrin, part: str, match: Match) -> Stmt:
+def _call(intrin: TensorIntrin, part: str, match: Match, tile: Tile, outer: _Around) -> Stmt:
     instruction = intrin.parts[part]
     assert instruction is not None
     values: dict[str, Expr] = {v.name: e for v, e in match.sizes.items()}
@@ -168,7 +185,20 @@ def _call(intrin: TensorIntrin, part: str, match: Match) -> Stmt:
         contiguous = contiguous_strides(shape, o.strides)
         for d, (stride, usual) in enumerate(zip(o.strides, contiguous, strict=True)):
             values[f"{name}_stride{d}"] = usual if stride is None else stride
+        hints = _ahead(o, tile, outer)
+        values.update(zip((f"{name}_ahead", f"{name}_turn", f"{name}_turns"), hints, strict=True))
     return Evaluate(call(f"{intrin.name}.{part}", *(values[name] for _, name in instruction.params)))
+
+
+def _ahead(o: Operand, tile: Tile, outer: _Around) -> tuple[Expr, Expr, Expr]:
+    """How far on lies what a loop around asks for ahead of its use, whose turn it is, and of how many tiles in a row."""
+    within = any(o.buffer.name in f.annotations.get(PREFETCH_WITHIN, ()) for f in tile.loops)
+    for loop in outer.asking if within else ():
+        for name, ahead, *shared in loop.annotations[PREFETCH]:
+            if name == o.buffer.name and shared:
+                later = substitute(o.flat, {loop.var: minimum(loop.var + ahead, loop.extent - 1)})
+                return simplify(later - o.flat, outer.ranges), simplify(loop.var % shared[0], outer.ranges), const(shared[0])
+    return const(0), const(0), const(0)
 
 
 def without_missing(func: PrimFunc, available: Mapping[str, bool]) -> PrimFunc:

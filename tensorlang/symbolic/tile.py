@@ -78,24 +78,28 @@ def tile_of(loop: For) -> Tile | str:
 def bind(intrin: TensorIntrin, part: str, tile: Tile, ranges: RangesLike) -> Match | Mismatch:
     """`tile` bound to a part of `intrin`, with strides that the part's instruction can follow."""
     pattern = intrin.pattern("reset" if part == "reset" else "update")
-    found = unify(pattern, tile.loops, tile.store, ranges)
     instruction = intrin.parts.get(part)
-    if isinstance(found, Mismatch) or instruction is None:
-        return found
-    taken = {name for _, name in instruction.params}
-    for buffer, operand in found.operands.items():
-        shape = [substitute(d, found.sizes) for d in buffer.shape]
-        wanted = contiguous_strides(shape, operand.strides)
-        for d, (stride, want) in enumerate(zip(operand.strides, wanted, strict=True)):
-            if stride is None or f"{buffer.name}_stride{d}" in taken:
-                continue
-            if simplify(stride - want, ranges) is not const(0):
-                return Mismatch(
-                    f"{buffer.name}: stride {want} along dimension {d}",
-                    f"{operand.buffer.name}: stride {stride}",
-                    f"the instruction takes no {buffer.name}_stride{d}, so that dimension has to be contiguous",
-                )
-    return found
+    taken = {name for _, name in instruction.params} if instruction is not None else set()
+
+    def gap(found: Match) -> Mismatch | None:
+        """A dimension that the instruction takes for contiguous, and that is not."""
+        for buffer, operand in found.operands.items():
+            shape = [substitute(d, found.sizes) for d in buffer.shape]
+            wanted = contiguous_strides(shape, operand.strides)
+            for d, (stride, want) in enumerate(zip(operand.strides, wanted, strict=True)):
+                if stride is None or f"{buffer.name}_stride{d}" in taken:
+                    continue
+                if simplify(stride - want, ranges) is not const(0):
+                    return Mismatch(
+                        f"{buffer.name}: stride {want} along dimension {d}",
+                        f"{operand.buffer.name}: stride {stride}",
+                        f"the instruction takes no {buffer.name}_stride{d}, so that dimension has to be contiguous",
+                    )
+        return None
+
+    if instruction is None:
+        return unify(pattern, tile.loops, tile.store, ranges)
+    return unify(pattern, tile.loops, tile.store, ranges, gap)
 
 
 def _conjuncts(e: Expr) -> list[Expr]:

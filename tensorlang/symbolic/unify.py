@@ -4,16 +4,16 @@
     program    for jj in 16: for kk in 4: y[m, jo*16 + jj] = y[m, jo*16 + jj] + x[m, ko*4 + kk] * w[ko, jo, jj, kk]
 ->  c at y[m, jo*16] stride 1; a at x[m, ko*4] stride 1; b at w[ko, jo, 0, 0] strides 4, 1
 
-Loops are assigned to the meaning's variables by extent, in any order: a meaning's points are independent but for its
-reduction, which is commutative. Operands of commutative operations match in either order. A tensor of the meaning is a
-place in a buffer of the program with a stride for each of its dimensions.
+Loops are assigned to the meaning's variables by extent, in any order: a meaning's points are independent but for its reduction,
+which is commutative. A variable of a named extent may have no loop, and one point. Operands of commutative operations match
+in either order. A tensor of the meaning is a place in a buffer of the program with a stride for each of its dimensions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import permutations
+from itertools import combinations, permutations, product
 
 from tensorlang.ir.buffer import Buffer
 from tensorlang.ir.expr import Expr, const, format_expr, load
@@ -26,6 +26,7 @@ from tensorlang.symbolic.interval import RangesLike
 from tensorlang.symbolic.simplify import simplify
 from tensorlang.symbolic.strides import strides as buffer_strides
 
+_Axis = tuple[Expr, Expr]  # a variable of the meaning, and its extent
 _COMMUTATIVE = frozenset(["add", "mul", "min", "max", "eq", "ne", "and", "or"])
 
 
@@ -65,15 +66,22 @@ class Mismatch:
         return f"{self.why}\n  the intrinsic means: {self.meaning}\n  the program has:     {self.program}"
 
 
-def unify(pattern: Pattern, loops: Sequence[For], store: Store, ranges: RangesLike) -> Match | Mismatch:
+def unify(
+    pattern: Pattern,
+    loops: Sequence[For],
+    store: Store,
+    ranges: RangesLike,
+    refuse: Callable[[Match], Mismatch | None] = lambda match: None,
+) -> Match | Mismatch:
     """Bind `pattern` to the perfect nest of `loops` around `store`.
 
     Args:
         loops: the tile, outermost first.
         store: with everything in terms of the tile's loops and what is outside.
         ranges: extents of all loops around the store.
+        refuse: what is wrong with a match; then others are looked for.
     """
-    return _Unifier(pattern, loops, store, ranges).run()
+    return _Unifier(pattern, loops, store, ranges).run(refuse)
 
 
 def contiguous_strides(shape: Sequence[Expr], strides: Sequence[Expr | None]) -> list[Expr]:
@@ -105,31 +113,43 @@ class _Unifier:
         self.names: dict[Expr, str] = {}  # of the pattern's variables, by the loops that they are assigned to
         self.spatial: set[Expr] = set()  # loops whose iterations write different elements
 
-    def run(self) -> Match | Mismatch:
+    def run(self, refuse: Callable[[Match], Mismatch | None]) -> Match | Mismatch:
         axes = [(v, extent) for v, extent, _ in self.pattern.axes if not _is_one(extent)]
-        if len(axes) != len(self.loops):
-            return Mismatch(
-                self.show_axes(self.pattern.axes),
-                self.show_loops(),
-                f"the tile has {len(self.loops)} loop(s), the intrinsic {len(axes)}",
-            )
-        fits = False
-        for order in permutations(self.loops):
-            sizes = _sizes([e for _, e in axes], [f.extent for f in order], self.ranges)
+        fits, refused = False, None
+        for left_out, order in self.assignments(axes):
+            kept = [axis for axis in axes if axis not in left_out]
+            ones = {extent: const(1, extent.dtype) for _, extent in left_out}
+            sizes = _sizes([e for _, e in kept], [f.extent for f in order], self.ranges, ones)
             if sizes is None:
                 continue
             fits = True
-            mapping = {v: f.var for (v, _), f in zip(axes, order, strict=True)}
-            units = {v: const(0, v.dtype) for v, e, _ in self.pattern.axes if _is_one(e)}
-            self.names = {f.var: v.name for (v, _), f in zip(axes, order, strict=True)}
+            mapping = {v: f.var for (v, _), f in zip(kept, order, strict=True)}
+            units = {v: const(0, v.dtype) for v, e, _ in self.pattern.axes if v not in mapping}
+            self.names = {f.var: v.name for (v, _), f in zip(kept, order, strict=True)}
             self.depth = 0
             self.spatial = {mapping[v] for v, e, kind in self.pattern.axes if kind == "spatial" and v in mapping}
             if (found := self.under({**mapping, **units, **sizes}, sizes)) is not None:
-                return found
+                if (mismatch := refuse(found)) is None:
+                    return found
+                refused = refused or mismatch
+        if refused is not None:
+            return refused
         if not fits:
-            return Mismatch(self.show_axes(self.pattern.axes), self.show_loops(), "the extents of the loops differ")
+            why = "the extents of the loops differ"
+            if len(axes) != len(self.loops):
+                why = f"the tile has {len(self.loops)} loop(s), the intrinsic {len(axes)}"
+            return Mismatch(self.show_axes(self.pattern.axes), self.show_loops(), why)
         assert self.failure is not None
         return self.failure[1]
+
+    def assignments(self, axes: Sequence[_Axis]) -> Iterator[tuple[tuple[_Axis, ...], Sequence[For]]]:
+        """The meaning's axes that have one point here, and the loops in the order of the others; as they are written first."""
+        named = [axis for axis in axes if axis[1].op == "var"]
+        missing = len(axes) - len(self.loops)
+        if not 0 <= missing <= len(named):
+            return
+        yield from ((left_out, self.loops) for left_out in combinations(named, missing))
+        yield from product(combinations(named, missing), permutations(self.loops))
 
     def under(self, mapping: Mapping[Expr, Expr], sizes: Mapping[Expr, Expr]) -> Match | None:
         """The match with the pattern's variables replaced by the program's, if there is one."""
@@ -304,9 +324,12 @@ def _place(o: Operand) -> str:
     return f"{o.buffer.name}[{', '.join(map(str, o.base))}]"
 
 
-def _sizes(ours: Sequence[Expr], theirs: Sequence[Expr], ranges: RangesLike) -> dict[Expr, Expr] | None:
-    """The values of the pattern's size variables with which its extents are the program's; None where they differ."""
-    found: dict[Expr, Expr] = {}
+def _sizes(
+    ours: Sequence[Expr], theirs: Sequence[Expr], ranges: RangesLike, known: Mapping[Expr, Expr]
+) -> dict[Expr, Expr] | None:
+    """The values of the pattern's size variables, beside the `known` ones, with which its extents are the program's; None
+    where they differ."""
+    found = dict(known)
     for a, b in zip(ours, theirs, strict=True):
         if a.op == "var":
             a = found.setdefault(a, b)

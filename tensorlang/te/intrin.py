@@ -47,6 +47,7 @@ def tensor_intrin(
     name: str | None = None,
     reset: Function | None = None,
     body: Function | None = None,
+    around: tuple[Function, Function] | None = None,
     requires: Sequence[str] = (),
     rtol: float | None = None,
 ) -> Any:
@@ -58,11 +59,15 @@ def tensor_intrin(
         instruction: a Python function in the vocabulary of `te.instructions`. Its parameters are found by name: a tensor's
             (a pointer to the tile's first element), `a_stride0` (the distance of neighbours of `a` along dimension 0, in
             elements), a dimension's. A dimension whose stride is not taken is contiguous. For a reduction it accumulates
-            into the output (the update); otherwise it writes it. None: the meaning itself, as loops.
+            into the output (the update); otherwise it writes it. None: the meaning itself, as loops. Where the schedule asks
+            for `a` ahead (`prefetch` with `over=` a loop of the tile), `a_ahead` is how far on what is asked for lies, and
+            `a_turn` of `a_turns` tiles in a row each ask for a share of it; `a_turns` is 0 where nothing is.
         name: what `tensorize` and traces call it; the instruction's own name by default.
         reset: for a reduction, writes the initial value; by default plain loops do.
         body: for a reduction, initialises and accumulates at once: used where the tile holds the whole reduction. With
             `instruction=None` and no `reset`, the only part.
+        around: functions of dimensions, which a thread calls once before any number of tiles of one size, and once after them:
+            they prepare a unit of the machine.
         requires: LLVM names of CPU features that all parts need, e.g. "avx512vnni".
         rtol: how far floating-point results may be from the meaning's, relative to the largest; by default that of the type.
 
@@ -72,10 +77,10 @@ def tensor_intrin(
     if instruction is _DECORATED:
 
         def decorate(function: Function) -> TensorIntrin:
-            return _declare(meaning, function, name, reset, body, requires, rtol)
+            return _declare(meaning, function, name, reset, body, around, requires, rtol)
 
         return decorate
-    return _declare(meaning, instruction, name, reset, body, requires, rtol)
+    return _declare(meaning, instruction, name, reset, body, around, requires, rtol)
 
 
 def _declare(
@@ -84,6 +89,7 @@ def _declare(
     name: str | None,
     reset: Function | None,
     body: Function | None,
+    around: tuple[Function, Function] | None,
     requires: Sequence[str],
     rtol: float | None,
 ) -> TensorIntrin:
@@ -104,7 +110,8 @@ def _declare(
             parts["body"] = _instruction(body, program, found)
         if reset is not None:
             parts["reset"] = _instruction(reset, program, found, only_output=True)
-    return register(TensorIntrin(found, program, parts, tuple(requires), lambda i: verify_intrinsic(i, rtol)))
+    prepared = tuple(_instruction(f, program, found, only_sizes=True) for f in around or ())
+    return register(TensorIntrin(found, program, parts, tuple(requires), prepared, lambda i: verify_intrinsic(i, rtol)))
 
 
 def _check_meaning(name: str, program: PrimFunc) -> bool:
@@ -126,7 +133,9 @@ def _check_meaning(name: str, program: PrimFunc) -> bool:
     return True
 
 
-def _instruction(function: Function | None, program: PrimFunc, name: str, only_output: bool = False) -> Instruction:
+def _instruction(
+    function: Function | None, program: PrimFunc, name: str, only_output: bool = False, only_sizes: bool = False
+) -> Instruction:
     if not inspect.isfunction(function):
         fail(f"te.tensor_intrin {name}: an instruction is a Python function, not {type(function).__name__}")
     code = function.__code__
@@ -140,7 +149,7 @@ def _instruction(function: Function | None, program: PrimFunc, name: str, only_o
     definition = tree.body[0]
     if not isinstance(definition, ast.FunctionDef):
         fail(f"te.tensor_intrin {name}: write the instruction as a def, not as a lambda")
-    known = _parameters(program, only_output)
+    known = _parameters(program, only_output, only_sizes)
     params = []
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind is not parameter.POSITIONAL_OR_KEYWORD or parameter.name not in known:
@@ -149,8 +158,8 @@ def _instruction(function: Function | None, program: PrimFunc, name: str, only_o
                 + ", ".join(known)
             )
         params.append((known[parameter.name], parameter.name))
-    needed = [n for n in known if not re.search(r"_stride\d+$", n) and n not in {p for _, p in params}]
-    if needed:
+    needed = [n for n in known if not re.search(r"_(stride\d+|ahead|turns?)$", n) and n not in {p for _, p in params}]
+    if needed and not only_sizes:
         fail(
             f"te.tensor_intrin {name}: {function.__name__} does not take {needed[0]}; "
             "it has to take every tensor and every size"
@@ -164,13 +173,15 @@ def _instruction(function: Function | None, program: PrimFunc, name: str, only_o
     return Instruction(tuple(params), textwrap.indent(text, "    "), source, resolver.native_only)
 
 
-def _parameters(program: PrimFunc, only_output: bool) -> dict[str, str]:
+def _parameters(program: PrimFunc, only_output: bool, only_sizes: bool) -> dict[str, str]:
     """What an instruction may take: the type of each name."""
     known: dict[str, str] = {}
     tensors = program.outputs if only_output else (*program.outputs, *program.inputs)
-    for b in tensors:
+    for b in () if only_sizes else tensors:
         known[b.name] = f"{b.dtype}*"
         known.update({f"{b.name}_stride{d}": "i64" for d in range(b.ndim)})
+        if b not in program.outputs:
+            known.update({f"{b.name}_{hint}": "i64" for hint in ("ahead", "turn", "turns")})
     sizes = {v for b in tensors for d in b.shape for v in free_vars(d)}
     known.update({v.name: "i64" for v in program.size_vars if v in sizes})
     return known

@@ -145,6 +145,7 @@ def _arguments(
     for name, p in places.items():
         values[name] = arrays[name][p.start :]
         values.update({f"{name}_stride{d}": s for d, s in enumerate(p.strides)})
+        values.update({f"{name}_ahead": 0, f"{name}_turn": 0, f"{name}_turns": 1})
     return [values[name] for _, name in instruction.params]
 
 
@@ -155,7 +156,12 @@ def _runs(
     signature = ", ".join(f"{t} {n}" for t, n in instruction.params)
     names = ", ".join(["ctx", *(n for _, n in instruction.params)])
     text = instruction.text("instruction_under_test", intrin.requires, f"{intrin.name}.{part}")
-    source = f'{HEADER}\n\n{text}\n\n@kernel("{signature}")\ndef run({names}):\n    instruction_under_test({names})\n'
+    calls = [f"instruction_under_test({names})"]
+    for n, part_around in enumerate(intrin.around):
+        text = f"{part_around.text(f'around_{n}', intrin.requires)}\n\n{text}"
+        calls.insert(n * len(calls), f"around_{n}({', '.join(['ctx', *(name for _, name in part_around.params)])})")
+    lines = "".join(f"    {call}\n" for call in calls)
+    source = f'{HEADER}\n\n{text}\n\n@kernel("{signature}")\ndef run({names}):\n{lines}'
     runs: dict[str, Callable[[list[np.ndarray | int]], None]] = {}
     if not instruction.native_only:  # or plain Python runs the meaning itself
         plain = run_plain(source)

@@ -107,3 +107,33 @@ def test_contiguous_strides():
     assert contiguous_strides([const(2), const(3)], [const(7), const(2)]) == [const(6), const(1)]
     n = var("n")
     assert simplify(contiguous_strides([const(2), n], [n, const(1)])[0] - n) is const(0)
+
+
+@te.compute
+def windows(a: te.f32["R", "S", "K", 4], b: te.f32["S", "K", 4]):  # noqa: F821, UP037
+    s, k, q = te.reduce_axis(a.shape[1], name="s"), te.reduce_axis(a.shape[2], name="k"), te.reduce_axis(4, name="q")
+    return te.compute((a.shape[0],), lambda i: te.sum(a[i, s, k, q] * b[s, k, q], axis=[s, k, q]), name="c")
+
+
+def test_a_named_extent_may_be_one_point_without_a_loop():
+    """Where two could be left out, the one with which the rest lies as it should is found."""
+    pattern = TensorIntrin("windows", windows.prim_func(), {"update": None}).pattern("update")
+    names = {v.name: v for v, _, _ in pattern.axes}
+    assert list(names) == ["i", "s", "k", "q"]
+    x, w, y = (Buffer(n, s, "f32") for n, s in (("x", (5, 8)), ("w", (8,)), ("y", (5,))))
+    i, k, q = (var(n) for n in "ikq")
+    store = Store(y, (i,), load(y, (i,)) + load(x, (i, k * 4 + q)) * load(w, (k * 4 + q,)))
+    loops = [For(v, const(n), "serial", store) for v, n in ((i, 5), (k, 2), (q, 4))]
+    ranges = {f.var: f.extent for f in loops}
+    found = unify(pattern, loops, store, ranges)
+    assert isinstance(found, Match) and sorted(str(e) for e in found.sizes.values()) == ["1", "2", "5"]
+    by_name = {v.name: str(e) for v, e in found.sizes.items()}
+    assert by_name["S"] == "1" and by_name["K"] == "2"  # the first that fits
+    no = Mismatch("", "", "no")
+    other = unify(pattern, loops, store, ranges, lambda m: no if str(m.sizes[_named(m, "S")]) == "1" else None)
+    assert isinstance(other, Match) and {v.name: str(e) for v, e in other.sizes.items()}["S"] == "2"
+    assert unify(pattern, loops, store, ranges, lambda m: no) is no
+
+
+def _named(match, name):
+    return next(v for v in match.sizes if v.name == name)

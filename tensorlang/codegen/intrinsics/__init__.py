@@ -54,8 +54,14 @@ from tensorlang.codegen.intrinsics.functions import (
     view,
 )  # fmt: skip
 from tensorlang.codegen.intrinsics.machine import (
+    amx_configure,
     amx_dot_bf16,
     amx_dot_i8,
+    amx_dot_u8,
+    amx_load,
+    amx_release,
+    amx_store,
+    amx_zero,
     llvm_call,
     sdot,
     udot,
@@ -103,6 +109,7 @@ from tensorlang.codegen.intrinsics.memory import (
     local_array,
     offset,
     prefetch,
+    prefetch_far,
     transpose_tile,
     transpose_tile_past,
     vcast,
@@ -128,14 +135,16 @@ __all__ = [
     "instruction", "chunk", "kernel", "program", "parallel_for", "unrolled", "num_threads", "scratch", "release", "view",
     "check", "call_packed",
     # memory and vectors
-    "local_array", "offset", "prefetch", "vload", "vload_repeated", "vstore", "vload_masked", "vstore_masked", "vload_strided",
+    "local_array", "offset", "prefetch", "prefetch_far", "vload", "vload_repeated", "vstore", "vload_masked", "vstore_masked",
+    "vload_strided",
     "vload_strided_masked", "vstore_strided", "vgather", "vscatter", "vsplat", "viota", "lane_mask", "vcast", "vextract",
     "transpose_tile", "transpose_tile_past",
     # arithmetic
     "floordiv_pos", "floormod_pos", "select", "minimum", "maximum", "fma", "logical_and", "logical_or", "logical_not",
     "vreduce_add", "vreduce_mul", "vreduce_max", "vreduce_min",
     # instructions of some machines
-    "vpdpbusd", "vdpbf16", "sdot", "udot", "amx_dot_i8", "amx_dot_bf16", "llvm_call",
+    "vpdpbusd", "vdpbf16", "sdot", "udot", "llvm_call",
+    "amx_configure", "amx_zero", "amx_load", "amx_dot_i8", "amx_dot_u8", "amx_dot_bf16", "amx_store", "amx_release",
     # elementary functions
     "abs", "acos", "acosh", "asin", "asinh", "atan", "atanh", "ceil", "cos", "cosh", "erf", "exp", "expm1",
     "float_bits", "floor", "fmod", "from_float_bits", "isinf", "isnan", "log", "log1p", "log2", "pow", "quotient", "round",

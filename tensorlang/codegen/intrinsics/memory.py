@@ -36,6 +36,12 @@ def prefetch(p: np.ndarray, i: int) -> None:
     _check(p, i, i)
 
 
+def prefetch_far(p: np.ndarray, i: int) -> None:
+    """A hint that `p[i]` and its neighbours in a cache line will be read, but not before much else: the second-level cache
+    holds them until then."""
+    _check(p, i, i)
+
+
 def vload_repeated(p: np.ndarray, i: int, count: int, times: int) -> np.ndarray:
     """`p[i : i + count]`, `times` times over, as one vector of `count * times` lanes (both literals)."""
     return np.tile(vload(p, i, count), times)

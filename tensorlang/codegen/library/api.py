@@ -72,12 +72,14 @@ def api_text(interface: Interface, target: CpuTarget, messages: Sequence[str], *
 # -- the processor -------------------------------------------------------------------------------------------------
 # feature -> leaf (the low half: cpuid's function; the high: its sub-function), register, bit
 _CPUID = {
-    "sse3": (1, "c", 0), "ssse3": (1, "c", 9), "fma": (1, "c", 12), "sse4.1": (1, "c", 19), "sse4.2": (1, "c", 20),
-    "popcnt": (1, "c", 23), "avx": (1, "c", 28), "f16c": (1, "c", 29),
-    "bmi": (7, "b", 3), "avx2": (7, "b", 5), "bmi2": (7, "b", 8), "avx512f": (7, "b", 16), "avx512dq": (7, "b", 17),
-    "avx512cd": (7, "b", 28), "avx512bw": (7, "b", 30), "avx512vl": (7, "b", 31), "avx512vbmi": (7, "c", 1),
-    "avx512vnni": (7, "c", 11), "amx-bf16": (7, "d", 22), "avx512fp16": (7, "d", 23), "amx-tile": (7, "d", 24),
-    "amx-int8": (7, "d", 25), "avx512bf16": (7 | 1 << 32, "a", 5), "avxvnni": (7 | 1 << 32, "a", 4),
+    "sse3": (1, "c", 0), "pclmul": (1, "c", 1), "ssse3": (1, "c", 9), "fma": (1, "c", 12), "sse4.1": (1, "c", 19),
+    "sse4.2": (1, "c", 20), "movbe": (1, "c", 22), "popcnt": (1, "c", 23), "aes": (1, "c", 25), "avx": (1, "c", 28),
+    "f16c": (1, "c", 29), "bmi": (7, "b", 3), "avx2": (7, "b", 5), "bmi2": (7, "b", 8), "avx512f": (7, "b", 16),
+    "avx512dq": (7, "b", 17), "avx512ifma": (7, "b", 21), "avx512cd": (7, "b", 28), "sha": (7, "b", 29),
+    "avx512bw": (7, "b", 30), "avx512vl": (7, "b", 31), "avx512vbmi": (7, "c", 1), "avx512vbmi2": (7, "c", 6),
+    "gfni": (7, "c", 8), "vaes": (7, "c", 9), "vpclmulqdq": (7, "c", 10), "avx512vnni": (7, "c", 11),
+    "avx512bitalg": (7, "c", 12), "avx512vpopcntdq": (7, "c", 14), "amx-bf16": (7, "d", 22), "avx512fp16": (7, "d", 23),
+    "amx-tile": (7, "d", 24), "amx-int8": (7, "d", 25), "avx512bf16": (7 | 1 << 32, "a", 5), "avxvnni": (7 | 1 << 32, "a", 4),
 }  # fmt: skip
 _REGISTERS = "abcd"
 

@@ -58,6 +58,7 @@ define i64 @"tl.atomic_{op}"(i64 %a, i64 %v) {{inline}} {{{{
 
 _TO_SINGLE = re.compile(r"tl\.f16_to_f32(?:\.v(\d+))?$")
 _TO_HALF = re.compile(r"tl\.f32_to_f16(?:\.v(\d+))?$")
+_TO_BFLOAT = re.compile(r"tl\.f32_to_bf16(?:\.v(\d+))?$")
 _STEP = re.compile(r"tl\.(scale|ratio)\.(?:v(\d+))?f32$")
 
 # The feature that brings conversions between f16 and f32; AArch64 has them always.
@@ -100,6 +101,8 @@ def _define(name: str, target: CpuTarget) -> str:
         return _conversion(name, match[1], to_single=True, hardware=_has_half(target))
     if match := _TO_HALF.match(name):
         return _conversion(name, match[1], to_single=False, hardware=_has_half(target))
+    if match := _TO_BFLOAT.match(name):
+        return _to_bfloat(name, match[1])
     if match := _STEP.match(name):
         return _step(name, match[1], int(match[2] or 0), target)
     raise InternalError(f"{name} is called but was not compiled")
@@ -157,6 +160,11 @@ class _Text:
 
     def above(self, x: str, limit: int) -> str:
         return self.op(f"icmp ugt {self.type('i32')} {x}, {self.const(limit)}")
+
+    def function(self, name: str, before: str, after: str, result: str) -> str:
+        """The whole definition, of `%x`."""
+        body = "\n".join([*self.lines, f"  ret {self.type(after)} {result}"])
+        return f'define {self.type(after)} @"{name}"({self.type(before)} %x) alwaysinline {{\n{body}\n}}\n'
 
 
 def _step(name: str, kind: str, lanes: int, target: CpuTarget) -> str:
@@ -248,8 +256,18 @@ def _conversion(name: str, lanes: str | None, *, to_single: bool, hardware: bool
     else:
         result = _single(t) if to_single else _half(t)
     before, after = ("i16", "float") if to_single else ("float", "i16")
-    body = "\n".join([*t.lines, f"  ret {t.type(after)} {result}"])
-    return f'define {t.type(after)} @"{name}"({t.type(before)} %x) alwaysinline {{\n{body}\n}}\n'
+    return t.function(name, before, after, result)
+
+
+def _to_bfloat(name: str, lanes: str | None) -> str:
+    """f32 to bf16 (as its bits), to nearest even; in integers, for the machine's instruction takes denormals for zeros."""
+    t = _Text(lanes)
+    bits = t.cast("bitcast", "%x", "float", "i32")
+    odd = t.binary("and", t.binary("lshr", bits, 16), 1)
+    rounded = t.binary("add", bits, t.binary("add", odd, 0x7FFF))
+    nan = t.above(t.binary("and", bits, 0x7FFFFFFF), 0x7F800000)
+    chosen = t.select(nan, t.binary("or", bits, 0x400000), rounded)
+    return t.function(name, "float", "i16", t.cast("trunc", t.binary("lshr", chosen, 16), "i32", "i16"))
 
 
 def _single(t: _Text) -> str:

@@ -23,6 +23,7 @@ from tensorlang.graph.passes.fold_constants import fold_constants
 from tensorlang.graph.passes.fuse import fuse
 from tensorlang.graph.passes.group import Group
 from tensorlang.graph.passes.half_products import half_products
+from tensorlang.graph.passes.half_storage import half_storage
 from tensorlang.graph.passes.integers import integers
 from tensorlang.graph.passes.layout import layout
 from tensorlang.graph.passes.merge_groups import merge_groups
@@ -48,7 +49,8 @@ PIPELINE: tuple[Pass, ...] = (
     winograd,  # on channels-last images, with a bias still inside the convolution
     flatten,  # after layout: a pointwise convolution is a product only if channels are last
     half_products,  # when every product has its final form
-    cse,  # layouts and views of one value made for several readers
+    cse,  # layouts, views and roundings of one value made for several readers
+    half_storage,  # after cse: readers have conversions of their own, each computed where it is read
 )
 
 

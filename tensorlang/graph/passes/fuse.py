@@ -139,7 +139,15 @@ class _Fusion:
             return f"{self.readers(value)} readers"
         if not same_shape(value.type, node.output.type):
             return "another shape"
+        if self._widens(node):
+            return "in memory it is half as long: its reader converts it"
         return self._too_large(cluster, [node])
+
+    def _widens(self, node: Node) -> bool:
+        """A conversion to a longer type whose only reader takes it along as it reads."""
+        if node.op != "cast" or node.output.dtype.nbytes <= node.inputs[0].dtype.nbytes or self.readers(node.output) != 1:
+            return False
+        return any(get(n.op).kind in (ELEMENTWISE, COMPOUND) or _is_depthwise(n) for n in self.uses.get(node.output, ()))
 
     def _weight(self, cluster: _Cluster) -> tuple[int, int]:
         return (int(cluster.kind) if cluster.kind is not COMPOUND else int(REDUCTION), self.order[cluster.result])
@@ -212,7 +220,8 @@ class _Fusion:
             return f"{self.readers(value)} readers"
         if kind is OPAQUE or node.op in WINDOWS:
             return f"{node.op} reads its input through a window"
-        if kind is CONTRACTION and (node.op != "matmul" or not _only(producer, {"transpose", "slice"})):
+        taken = {"transpose", "slice"} if node.op == "matmul" else {"cast"} if _is_depthwise(node) else set()
+        if kind is CONTRACTION and not _only(producer, taken):
             return "a product reads its operands many times"
         if kind in (REDUCTION, COMPOUND):
             if not all(_keeps_last(n) for n in producer.nodes):
@@ -258,7 +267,7 @@ class _Fusion:
     def _window(self, node: Node) -> None:
         """The cluster of the product that a depthwise convolution reads joins it, if what is computed twice where two bands of
         lines meet costs less than memory."""
-        if node.op != "conv" or node.inputs[1].type.ndim != node.inputs[0].type.ndim - 1:
+        if not _is_depthwise(node):
             return
         value, aliases = node.inputs[0], []
         while value.producer is not None and _is_alias(value.producer) and self.readers(value) == 1:
@@ -360,6 +369,11 @@ class _Fusion:
             nodes, list(inputs), outputs or list(nodes[-1].outputs), name_of(nodes),
             "alias" if alias else "structure" if get(nodes[-1].op).structure else "kernel", list(dict.fromkeys(cluster.notes)),
         )  # fmt: skip
+
+
+def _is_depthwise(node: Node) -> bool:
+    """A convolution of each channel by itself, channels last."""
+    return node.op == "conv" and node.inputs[1].type.ndim == node.inputs[0].type.ndim - 1
 
 
 def _is_alias(node: Node) -> bool:

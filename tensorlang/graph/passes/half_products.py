@@ -16,8 +16,9 @@ import numpy as np
 
 from tensorlang.graph.ir import Graph, Node, Value
 from tensorlang.graph.passes.context import Context, subject_of
+from tensorlang.graph.passes.half_lines import by_lines, has_few_channels
 from tensorlang.graph.registry import as_ints
-from tensorlang.graph.rewrite import Rewriter, array_of, rewrite
+from tensorlang.graph.rewrite import Rewriter, array_of, producer, rewrite
 from tensorlang.ir.dtype import f32
 
 STEP = 2  # numbers that one instruction multiplies and adds
@@ -31,15 +32,26 @@ def half_products(graph: Graph, context: Context | None = None) -> Graph:
         return graph
 
     def rule(rw: Rewriter, node: Node) -> Value | None:
+        if node.op == "conv" and has_few_channels(node):
+            context.note(subject_of(node), "a line of the image is one axis, on which a window is a run of numbers")
+            image = rounded(rw, node.inputs[0], node)
+            return by_lines(rw, node, image)
         if node.op not in ("matmul", "conv") or not _fits(node):
             return None
         context.note(subject_of(node), "a product of bf16 numbers, added up in f32")
-        a = rw.add("cast", [node.inputs[0]], {"dtype": "bf16"}, node)
+        a = rounded(rw, node.inputs[0], node)
         weight = array_of(node.inputs[1])
         b = rw.constant(np.ascontiguousarray(weight.astype(ml_dtypes.bfloat16)), node.inputs[1].name)
         return rw.add(node.op, [a, b, *node.inputs[2:]], {**node.attrs, "out": "f32"}, node)
 
     return rewrite(graph, rule)
+
+
+def rounded(rw: Rewriter, value: Value, node: Node) -> Value:
+    """`value` as bf16 numbers, rounded where it is computed rather than where it is seen in another shape."""
+    if (view := producer(value, "reshape")) is not None:
+        return rw.add("reshape", [rounded(rw, view.inputs[0], node), *view.inputs[1:]], view.attrs, view)
+    return rw.add("cast", [value], {"dtype": "bf16"}, node)
 
 
 def _fits(node: Node) -> bool:

@@ -29,12 +29,33 @@ def dot(ctx, c, a, b, d, e):
 AMX = """
 @instruction("i32* c, i8* a, i8* b", requires="amx-tile amx-int8")
 def step(ctx, c, a, b):
-    amx_dot_i8(c, 16, a, 64, b, 64)
+    amx_load(0, c, 16)
+    amx_load(4, a, 64)
+    amx_load(6, b, 64)
+    amx_dot_i8(0, 4, 6)
+    amx_store(0, c, 16)
 
 @kernel("i32* c, i8* a, i8* b, f32* d, bf16* e, bf16* f")
 def dot(ctx, c, a, b, d, e, f):
+    amx_configure(16, 16)
     step(ctx, c, a, b)
-    amx_dot_bf16(d, 16, e, 32, f, 32)
+    amx_load(1, d, 16)
+    amx_load(5, e, 32)
+    amx_load(7, f, 32)
+    amx_dot_bf16(1, 5, 7)
+    amx_store(1, d, 16)
+    amx_release()
+
+@kernel("i32* c, u8* a, i8* b, i64 rows, i64 groups")
+def small(ctx, c, a, b, rows, groups):
+    amx_configure(rows, groups)
+    amx_zero(3)
+    amx_load(4, a, 4 * groups + 8)
+    amx_load(6, b, 64)
+    amx_dot_u8(3, 4, 6)
+    amx_dot_u8(3, 4, 6)
+    amx_store(3, c, 20)
+    amx_release()
 """
 SAPPHIRE = "+avx512f,+avx512vl,+avx512dq,+avx512bw,+amx-tile,+amx-int8,+amx-bf16"
 
@@ -56,7 +77,21 @@ def test_amx_assembles_and_asks_for_permission_before_any_tile_is_touched():
     for instruction in ("tdpbssd", "tdpbf16ps", "tileloadd", "tilestored", "ldtilecfg"):
         assert instruction in text
     kernel = text[text.index("dot:") : text.index(".size\tdot")]
-    assert "syscall" in kernel and "ldtilecfg" not in kernel
+    assert "syscall" in kernel and "tl.amx_permitted" in kernel[: kernel.index("ldtilecfg")]
+
+
+@pytest.mark.skipif(not CpuTarget.host().has("amx-int8"), reason="this machine has no AMX")
+@pytest.mark.parametrize(("rows", "groups"), [(16, 16), (1, 1), (7, 12), (16, 3)])
+def test_tiles_of_any_shape(run_both, rows, groups):
+    rng = np.random.default_rng(3)
+    c, a = np.zeros(20 * 16, np.int32), rng.integers(0, 256, 16 * (4 * groups + 8)).astype(np.uint8)
+    b = rng.integers(-128, 128, 64 * groups).astype(np.int8)
+    native, plain = run_both(AMX, "small", c, a, b, rows, groups)
+    np.testing.assert_array_equal(native[0], plain[0])
+    left = a.reshape(16, -1)[:rows, : 4 * groups].astype(int)
+    right = b.reshape(groups, 16, 4).transpose(0, 2, 1).reshape(4 * groups, 16).astype(int)
+    np.testing.assert_array_equal(native[0].reshape(16, 20)[:rows, :16], 2 * (left @ right))
+    assert not native[0].reshape(16, 20)[rows:].any() and not native[0].reshape(16, 20)[:, 16:].any()
 
 
 def test_bf16_products_assemble():

@@ -37,15 +37,7 @@ def _to_f32(b: ir.IRBuilder, value: Any, source: ScalarType) -> Any:
 
 def _from_f32(b: ir.IRBuilder, value: Any, target: ScalarType) -> Any:
     """f32 (scalar or vector) as f16 or bf16 bits, to nearest even, NaN kept quiet."""
-    half_word, word = _like(value.type, I16), _like(value.type, I32)
-    if target.name == "f16":
-        return _half_call(b, "f32_to_f16", value, I16)
-    bits = b.bitcast(value, word)
-    odd = b.and_(b.lshr(bits, _const(word, 16)), _const(word, 1))
-    rounded = b.add(bits, b.add(odd, _const(word, 0x7FFF)))
-    quiet = b.or_(bits, _const(word, 0x400000))
-    chosen = b.select(b.fcmp_unordered("uno", value, value), quiet, rounded)
-    return b.trunc(b.lshr(chosen, _const(word, 16)), half_word)
+    return _half_call(b, f"f32_to_{target.name}", value, I16)
 
 
 def convert(b: ir.IRBuilder, value: Any, source: ScalarType, target: ScalarType) -> Any:

@@ -1,8 +1,8 @@
 """Instructions of some machines, through LLVM's intrinsics of their names.
 
-AMX: LLVM's `.internal` forms carry their shapes, and its back end then writes the tile configuration itself, at the entry of
-the function. Linux lets a process touch tile registers only once it has asked (arch_prctl(ARCH_REQ_XCOMP_PERM, 18)), so the
-tile's work is a function of its own, which is called after the question; a flag in the module remembers that it was asked.
+AMX: tiles are named by number, as in the instructions themselves, and their shapes are set by hand; LLVM's other forms, which
+let it choose registers, configure them at the entry of every function. Linux lets a process touch tile registers only once it
+has asked (arch_prctl(ARCH_REQ_XCOMP_PERM, 18)); a flag in the module remembers that it was.
 """
 
 from __future__ import annotations
@@ -13,25 +13,12 @@ from llvmlite import ir
 from numba.core import types
 
 from tensorlang.codegen.intrinsics import machine
-from tensorlang.codegen.intrinsics.lowering.registry import declare, lowers
-from tensorlang.codegen.intrinsics.lowering.types import BYTE_POINTER, I8, I16, I64, Pointer, Vec, bfloat16
+from tensorlang.codegen.intrinsics.lowering.registry import declare, literal, lowers
+from tensorlang.codegen.intrinsics.lowering.types import BYTE_POINTER, I8, I64, Pointer, Vec, bfloat16, scalar_of
 
 _INDEX = types.int64
 _ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _XFEATURE_TILEDATA = 158, 0x1023, 18
 _AMX_FLAG = "tl.amx_permitted"
-
-
-class _AmxType(ir.Type):
-    """LLVM's x86_amx, which llvmlite does not name."""
-
-    def _to_string(self) -> str:
-        return "x86_amx"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _AmxType)
-
-    def __hash__(self) -> int:
-        return hash("x86_amx")
 
 
 def _is_vec(t: Any, dtype: Any, lanes: int) -> bool:
@@ -124,49 +111,73 @@ def _permit_amx(b: ir.IRBuilder) -> None:
         b.store(I8(1), flag)
 
 
-def _amx_function(module: ir.Module, name: str) -> ir.Function:
-    """`c[16 rows of 64 bytes] += a * b` as a function of three (address, stride in bytes)."""
-    symbol = f"tl.amx.{name}"
-    if (found := module.globals.get(symbol)) is not None:
-        return found
-    fn = ir.Function(module, ir.FunctionType(ir.VoidType(), [BYTE_POINTER, I64] * 3), symbol)
-    fn.linkage = "linkonce_odr"
-    fn.attributes.add("noinline")
-    b = ir.IRBuilder(fn.append_basic_block())
-    amx, rows, width = _AmxType(), I16(16), I16(64)
-    load = declare(b, "llvm.x86.tileloadd64.internal", amx, [I16, I16, BYTE_POINTER, I64])
-    tiles = [b.call(load, [rows, width, at, step]) for at, step in zip(fn.args[::2], fn.args[1::2], strict=True)]
-    dot = declare(b, f"llvm.x86.{name}.internal", amx, [I16, I16, I16, amx, amx, amx])
-    result = b.call(dot, [rows, width, width, *tiles])
-    store = declare(b, "llvm.x86.tilestored64.internal", ir.VoidType(), [I16, I16, BYTE_POINTER, I64, amx])
-    b.call(store, [rows, width, *fn.args[:2], result])
-    b.ret_void()
-    return fn
+@lowers(machine.amx_configure)
+def amx_configure(rows: Any, groups: Any) -> Any:
+    """Palette 1; two bytes a tile say how wide its rows are (from 16 on), one how many it has (from 48 on)."""
+
+    def emit(b: ir.IRBuilder, rows_: Any, groups_: Any) -> None:
+        _permit_amx(b)
+        words = ir.ArrayType(I64, 8)
+        with b.goto_entry_block():
+            config = b.alloca(words)
+            config.align = 64
+        left = b.mul(groups_, I64(4))
+        values = [
+            I64(1), I64(0),
+            I64(0x0040_0040_0040_0040),
+            b.add(b.mul(left, I64(0x0001_0001)), I64(0x0040_0040 << 32)),
+            I64(0), I64(0),
+            b.add(b.mul(rows_, I64(0x0000_0101_0101_0101)), b.mul(groups_, I64(0x0101 << 48))),
+            I64(0),
+        ]  # fmt: skip
+        for n, value in enumerate(values):
+            b.store(value, b.gep(config, [I64(0), I64(n)]))
+        b.call(declare(b, "llvm.x86.ldtilecfg", ir.VoidType(), [BYTE_POINTER]), [b.bitcast(config, BYTE_POINTER)])
+
+    return types.none(_INDEX, _INDEX), emit
 
 
-def _amx(function: Any, c_type: Any, ab_type: Any, bytes_per_element: int, name: str) -> None:
-    """16 rows of 64 bytes in every tile."""
+@lowers(machine.amx_release)
+def amx_release() -> Any:
+    def emit(b: ir.IRBuilder) -> None:
+        b.call(declare(b, "llvm.x86.tilerelease", ir.VoidType(), []), [])
+
+    return types.none(), emit
+
+
+def _amx(function: Any, name: str, operands: int) -> None:
+    """An operation on tiles that are named by literals."""
 
     @lowers(function)
-    def typer(c: Any, c_stride: Any, a: Any, a_stride: Any, b: Any, b_stride: Any) -> Any:
-        if not all(isinstance(p, Pointer) for p in (c, a, b)) or (c.dtype, a.dtype, b.dtype) != (
-            c_type,
-            ab_type,
-            ab_type,
-        ):
+    def typer(*tiles: Any) -> Any:
+        numbers = [literal(t) for t in tiles]
+        if len(tiles) != operands or any(n is None or not 0 <= n < 8 for n in numbers):
             return None
 
-        def emit(builder: ir.IRBuilder, *values: Any) -> None:
-            _permit_amx(builder)
-            passed = []
-            for pointer, stride, size in zip(
-                values[::2], values[1::2], (4, bytes_per_element, bytes_per_element), strict=True
-            ):
-                passed += [builder.bitcast(pointer, BYTE_POINTER), builder.mul(stride, I64(size))]
-            builder.call(_amx_function(builder.module, name), passed)
+        def emit(b: ir.IRBuilder, *_: Any) -> None:
+            b.call(declare(b, f"llvm.x86.{name}", ir.VoidType(), [I8] * operands), [I8(n) for n in numbers])
 
-        return types.none(c, _INDEX, a, _INDEX, b, _INDEX), emit
+        return types.none(*tiles), emit
 
 
-_amx(machine.amx_dot_i8, types.int32, types.int8, 1, "tdpbssd")
-_amx(machine.amx_dot_bf16, types.float32, bfloat16, 2, "tdpbf16ps")
+def _amx_memory(function: Any, name: str) -> None:
+    @lowers(function)
+    def typer(tile: Any, p: Any, stride: Any) -> Any:
+        number = literal(tile)
+        if number is None or not isinstance(p, Pointer):
+            return None
+        size = scalar_of(p.dtype).bits // 8
+
+        def emit(b: ir.IRBuilder, _: Any, pointer: Any, step: Any) -> None:
+            fn = declare(b, f"llvm.x86.{name}", ir.VoidType(), [I8, BYTE_POINTER, I64])
+            b.call(fn, [I8(number), b.bitcast(pointer, BYTE_POINTER), b.mul(step, I64(size))])
+
+        return types.none(tile, p, _INDEX), emit
+
+
+_amx(machine.amx_zero, "tilezero", 1)
+_amx(machine.amx_dot_i8, "tdpbssd", 3)
+_amx(machine.amx_dot_u8, "tdpbusd", 3)
+_amx(machine.amx_dot_bf16, "tdpbf16ps", 3)
+_amx_memory(machine.amx_load, "tileloadd64")
+_amx_memory(machine.amx_store, "tilestored64")

@@ -115,19 +115,24 @@ def offset(p: Any, i: Any) -> Any:
     return p(p, _INDEX), emit
 
 
-@lowers(memory.prefetch)
-def prefetch(p: Any, i: Any) -> Any:
-    if not isinstance(p, Pointer) or not _is_index(i):
-        return None
+def _prefetch(function: Any, locality: int) -> None:
+    @lowers(function)
+    def typer(p: Any, i: Any) -> Any:
+        if not isinstance(p, Pointer) or not _is_index(i):
+            return None
 
-    def emit(b: ir.IRBuilder, pointer: Any, index: Any) -> None:
-        bytes_ = I8.as_pointer()
-        kind = ir.FunctionType(ir.VoidType(), [bytes_, I32, I32, I32])
-        function = cgutils.get_or_insert_function(b.module, kind, "llvm.prefetch.p0i8")
-        address = b.bitcast(b.gep(pointer, [index], inbounds=True), bytes_)
-        b.call(function, [address, I32(0), I32(3), I32(1)])  # to read, into all levels, data
+        def emit(b: ir.IRBuilder, pointer: Any, index: Any) -> None:
+            bytes_ = I8.as_pointer()
+            kind = ir.FunctionType(ir.VoidType(), [bytes_, I32, I32, I32])
+            called = cgutils.get_or_insert_function(b.module, kind, "llvm.prefetch.p0i8")
+            address = b.bitcast(b.gep(pointer, [index], inbounds=True), bytes_)
+            b.call(called, [address, I32(0), I32(locality), I32(1)])  # to read, data
 
-    return types.none(p, _INDEX), emit
+        return types.none(p, _INDEX), emit
+
+
+_prefetch(memory.prefetch, 3)  # into all levels
+_prefetch(memory.prefetch_far, 2)  # all but the first
 
 
 @lowers(memory.vload_repeated)
