@@ -1,4 +1,4 @@
-"""``python -m bench models | ops | zoo | check | null | compile | deploy | dynamic | markdown | profile | list | fetch``.
+"""``python -m bench models | ops | zoo | half | dynamic | check | null | compile | deploy | markdown | profile | list | fetch``
 
 Exit codes: 0 all well, 1 something failed or disagreed with onnxruntime, 2 wrong usage, 3 slower than ``--limit``
 allows.
@@ -22,6 +22,7 @@ from bench import (
     compare,
     deploy,
     dynamic,
+    half,
     limits,
     machine,
     markdown,
@@ -236,6 +237,20 @@ def measure_deployment(
     _emit({**result, "installed_bytes": installed}, json)
     if json != "-":
         report.console().print(deploy.table(found))
+
+
+@app.command("half")
+def compare_half(
+    only: Only = None, threads: Threads = DEFAULT_THREADS, json: Json = None, quick: Quick = False, seed: Seed = 0
+) -> None:
+    """The standard models in bf16, beside OpenVINO as it comes and our own float32."""
+    plan, rows = measure.QUICK if quick else measure.FULL, []
+    with _typed_errors():
+        for name in _progress(select(models.NAMES, only), "half"):
+            rows.append(half.run(model_subject(name, seed), threads, plan))
+    _emit(report.document("half", threads, plan, [half.as_json(row) for row in rows]), json)
+    if json != "-":
+        report.console().print(half.table(rows, threads))
 
 
 @app.command("dynamic")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench import cache, measure, report
+from bench import cache, half, measure, report
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "RESULTS.md"
@@ -174,6 +174,24 @@ def _deploy_line(row: Row) -> str:
     return f"| {row['name']} | " + " | ".join(cells) + " |"
 
 
+def _half_section(documents: list[Document]) -> list[str]:
+    (document,) = documents
+    rows: list[Row] = sorted(document["rows"], key=lambda row: -float(row["ratio"]["median"]))
+    mean = measure.geometric_mean([float(row["ratio"]["median"]) for row in rows])
+    return [
+        "## Half precision",
+        "",
+        f'`precision="bf16"` beside OpenVINO as it comes (`python -m bench half`, {document["threads"]} threads,'
+        f" taken {document['machine']['time'][:10]}); {_where(document, ['openvino'])}",
+        "`gain` is our float32 time over our bf16 time; errors are the largest difference from our float32 results, as a share",
+        f"of the largest of them. Geometric mean of the ratios: {mean:.2f}.",
+        "",
+        "| model | bf16 | openvino | ratio | quartiles | noise | float32 | gain | error | openvino's |",
+        "|---|" + "---|" * 9,
+        *(f"| {row['name']} | " + " | ".join(half.cells(row)) + " |" for row in rows),
+    ]
+
+
 def best_peer(row: Row) -> tuple[str, float, float] | None:
     """The fastest rival's name and median seconds, and our time over its."""
     timed = [(name, float(row["timings"][name]["median"]), float(r["median"])) for name, r in row["ratios"].items()]
@@ -223,6 +241,7 @@ def _line(row: Row, peers: list[str]) -> str:
 # name in the marks, files in the folder of results, the section
 SECTIONS: tuple[tuple[str, tuple[str, ...], Callable[[list[Document]], list[str]]], ...] = (
     ("models", ("models.json",), _models_section),
+    ("half", ("half.json",), _half_section),
     ("zoo", ("zoo.json",), _zoo_section),
     ("operators", ("ops.json", "ops_1.json"), _operators_section),
     ("deployment", ("deploy.json",), _deploy_section),

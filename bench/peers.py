@@ -98,9 +98,12 @@ class OnnxRuntime:
 
 
 class OpenVino:
-    """OpenVINO on the CPU, pinned to float32 arithmetic (its default is bfloat16 where the machine has it)."""
+    """OpenVINO on the CPU, pinned to f32 arithmetic; ``precision`` None is its default, bf16 where the machine has it."""
 
     name = "openvino"
+
+    def __init__(self, precision: str | None = "f32") -> None:
+        self.hints = {} if precision is None else {"INFERENCE_PRECISION_HINT": precision}
 
     def version(self) -> str | None:
         return _installed("openvino")
@@ -112,7 +115,7 @@ class OpenVino:
         compiled = core.compile_model(
             str(model),
             "CPU",
-            {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"},
+            {**self.hints, "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"},
         )
         request = compiled.create_infer_request()
         seconds = time.perf_counter() - begun
@@ -152,10 +155,10 @@ class TorchEager:
 class TensorLang:
     """tensorlang. ``static``: compiled for the feeds' shapes; otherwise dynamic dimensions stay symbolic."""
 
-    def __init__(self, static: bool = True, target: str = "cpu") -> None:
-        marks = ([] if target == "cpu" else [target]) + ([] if static else ["symbolic"])
+    def __init__(self, static: bool = True, target: str = "cpu", precision: str = "float32") -> None:
+        marks = [m for m, usual in ((target, "cpu"), (precision, "float32")) if m != usual] + ([] if static else ["symbolic"])
         self.name = f"tensorlang ({', '.join(marks)})" if marks else "tensorlang"
-        self.static, self.target = static, target
+        self.static, self.target, self.precision = static, target, precision
 
     def version(self) -> str | None:
         return tl.__version__
@@ -164,7 +167,7 @@ class TensorLang:
         begun = time.perf_counter()
         tl.set_num_threads(threads)
         shapes = {name: tuple(array.shape) for name, array in feeds.items()} if self.static else None
-        executable = tl.compile(str(model), target=self.target, shapes=shapes)
+        executable = tl.compile(str(model), target=self.target, shapes=shapes, precision=self.precision)
         seconds = time.perf_counter() - begun
         report = getattr(executable, "build_report", None) or {}
 
@@ -173,7 +176,7 @@ class TensorLang:
         def outputs() -> Outputs:
             return {name: np.array(value) for name, value in executable.run(feeds).items()}
 
-        return Prepared(bound, outputs, seconds, {"build_report": dict(report)})
+        return Prepared(bound, outputs, seconds, {"build_report": dict(report), "precision": executable.precision})
 
 
 Runner = Callable[[Feeds], Outputs]
