@@ -32,7 +32,7 @@ LANES = 16
 LEAST_ROWS = 4  # of a tile: fewer are faster by vectors
 FEWEST = 9  # rows that take no longer than fewer do
 FIXED = 6  # tile products' worth of time that a block of sums costs, however short its reduction: its epilogue
-STAYS = 0.5  # of the second-level cache, for an operand that stays there while all rows pass by
+STAYS = 1.0  # of the second-level cache as it is reckoned with, for an operand that stays there while all rows pass by
 
 UNITS = (
     Instruction("bf16", "amx-bf16", 2, bf16, bf16, f32),
