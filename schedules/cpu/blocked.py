@@ -19,7 +19,7 @@ from .analysis import extent, source_of, spatial_vars
 
 PANEL_SHARE = 0.7  # of the second-level cache, which a panel of columns may take, or two where one is asked for ahead
 BLOCK_SHARE = 0.15  # of it, for a block of a panel
-FEW_TILES = 16  # of rows that pass by a panel, up to which the first one's wait for memory is worth hiding
+FEW_TILES = 64  # of rows that pass by a panel, up to which the first one's wait for memory is worth hiding
 FEW_BLOCKED_TILES = 32  # of rows, up to which cutting a panel is worth writing the sums to the stack and reading them again
 AHEAD = 2  # steps of the reduction that are written out between two requests for what comes next
 LEAST_STEPS = 64  # of the reduction, for which asking ahead is worth its while

@@ -41,6 +41,7 @@ from .elementwise import schedule_elementwise
 LINE = 64  # bytes of a cache line
 LEAST_PANELS = 8  # of columns, from which a packed copy of the rows is repaid
 OPEN_ROWS = 64  # how many rows are reckoned with where their number is not known
+STAYS = 0.5  # of the second-level cache, for an operand that stays there while all rows pass by
 SHARE = 16  # tiles that a thread takes at a time where their number is not known
 DECODED = 3  # instructions that a core takes in per cycle, where it shares its front end with another thread of the machine
 LONG_REDUCTION = 64  # iterations of a tile's reduction from which the cost of finding the tile does not matter
@@ -97,6 +98,9 @@ def schedule_tile(s: Schedule, stage: Stage, machine: Machine, before: Collectio
         if row_o is not None and rest and _filters_stay(block, tile, machine):
             around = [*batch, row_o, *rest, column_o]
             row_o, tail = None, []
+        elif row_o is not None and not panels and _iterations(s, [column_o]) > 1 and _weights_stay(block, machine):
+            around = [*batch, *rest, row_o, column_o]
+            row_o, tail = None, []
         output.reorder(*around, *tail, *inner)
         long = reduction_size(block)
         if panels:  # each is copied just before all the rows that are multiplied with it
@@ -137,6 +141,14 @@ def schedule_tile(s: Schedule, stage: Stage, machine: Machine, before: Collectio
     if worth_parallel(amount):
         output.parallel(at)
     return done
+
+
+def _weights_stay(block: Block, machine: Machine) -> bool:
+    """Whether the columns' operand, the same for all rows, fits into a part of the second-level cache: then each tile of rows
+    meets all of it, and lines of the result are written one after the other."""
+    steps, columns = reduction_size(block), extent(block, spatial_vars(block)[-1])
+    shared = not batch_axes(block) and steps is not None and columns is not None
+    return shared and (steps or 0) * (columns or 0) * 4 <= machine.l2_bytes * STAYS
 
 
 def _filters_stay(block: Block, tile: Tile, machine: Machine) -> bool:
@@ -327,9 +339,22 @@ def _pack_rows(s: Schedule, stage: Stage, machine: Machine) -> set[str]:
         if prepared or panels >= LEAST_PANELS and _collisions(tile.rows, stride, machine):
             copy = s.cache_read(e.value, "packed", [stage])
             _pack(copy, block, e, position, tile.rows)
-            schedule_elementwise(s, copy, machine)
+            if e.args[-1] is row or e.args[-1] not in reduce_vars(block):
+                schedule_elementwise(s, copy, machine)
+            else:
+                _turn(copy, machine.lanes(e.value.dtype.nbytes))
             return {copy.name}
     return set()
+
+
+def _turn(copy: Stage, lanes: int) -> None:
+    """Schedule a copy whose innermost axis is not that along which it reads neighbours, but the one before: whole vectors are
+    read, and their elements written apart."""
+    *outer, along, row = copy.axis
+    along_o, lane = copy.split(along, lanes)
+    copy.reorder(*outer, along_o, row, lane)
+    copy.vectorize(lane)
+    copy.parallel(copy.fuse(*outer, along_o))
 
 
 def _packed_stage(s: Schedule, stage: Stage, block: Block, e: Expr, machine: Machine) -> Stage | None:
