@@ -18,6 +18,7 @@ from tensorlang.schedule.rules import Machine
 from .analysis import extent, source_of, spatial_vars
 
 PANEL_SHARE = 0.7  # of the second-level cache, which a panel of columns may take, or two where one is asked for ahead
+WAITING_SHARE = 2 / 3  # of the first-level cache, for sums that wait while a block passes by
 BLOCK_SHARE = 0.15  # of it, for a block of a panel
 FEW_TILES = 64  # of rows that pass by a panel, up to which the first one's wait for memory is worth hiding
 FEW_BLOCKED_TILES = 32  # of rows, up to which cutting a panel is worth writing the sums to the stack and reading them again
@@ -131,7 +132,7 @@ def _rows_of_block(block: Block, row: Expr, rows: int, width: int, machine: Mach
         return None
     around = prod(n or 1 for v, n in sizes.items() if v is not row)
     tiles = ceil((sizes[row] or 1) / rows)
-    parts = ceil(tiles * rows * around * width * 4 / machine.l1_bytes)
+    parts = ceil(tiles * rows * around * width * 4 / (machine.l1_bytes * WAITING_SHARE))
     return ceil(tiles / parts) * rows if around == 1 or parts == 1 else None
 
 

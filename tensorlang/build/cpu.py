@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from tensorlang.lower import with_prefetch
 from tensorlang.runtime import context
 from tensorlang.runtime.cache import ContentCache
 from tensorlang.runtime.loader import Library, check_status, load_library
+from tensorlang.runtime.machine import first_level_cache
 
 
 @dataclass(frozen=True, repr=False)
@@ -131,11 +132,13 @@ def _native_function(library: Library, name: str, callbacks: Callbacks, address:
 
 
 def machine_of(target: CpuTarget, threads: int) -> Machine:
-    """What schedules may know of a CPU."""
+    """What schedules may know of a CPU; of this one also its first-level cache."""
     features = frozenset(f[1:] for f in target.features.split(",") if f.startswith("+"))
-    return Machine(
+    machine = Machine(
         vector_bytes=target.vector_bits // 8, vector_registers=target.vector_registers, threads=threads, features=features
     )
+    found = first_level_cache() if target == CpuTarget.host() else None
+    return machine if found is None else replace(machine, l1_bytes=found[0], l1_ways=found[1])
 
 
 def compile_source(

@@ -47,6 +47,21 @@ def host_features() -> frozenset[str]:
     return frozenset(found)
 
 
+@cache
+def first_level_cache() -> tuple[int, int] | None:
+    """Bytes of a core's first-level data cache, and how many lines share a set; None where the system does not tell."""
+    for folder in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+        try:
+            level, kind, size, ways = (
+                (folder / name).read_text().strip() for name in ("level", "type", "size", "ways_of_associativity")
+            )
+            if level == "1" and kind == "Data" and size.endswith("K") and int(ways) > 0:
+                return int(size[:-1]) * 1024, int(ways)
+        except (OSError, ValueError):
+            continue
+    return None
+
+
 def require_machine(triple: str, features: Sequence[str], what: str) -> None:
     """Refuse code that this machine cannot run, rather than die of an illegal instruction.
 

@@ -52,3 +52,10 @@ def test_the_processor_is_described_as_llvm_does() -> None:
     used = {f[1:] for f in tl.CpuTarget.host().features.split(",") if f.startswith("+")}
     assert used and used <= host_features(), "a model saved here must load here"
     assert host_triple().split("-")[0] == llvm.get_process_triple().split("-")[0]
+
+
+def test_the_first_level_cache_is_what_the_system_says() -> None:
+    from tensorlang.runtime.machine import first_level_cache
+
+    found = first_level_cache()
+    assert found is None or (found[0] % (64 * found[1]) == 0 and 8 * 1024 <= found[0] <= 1 << 20)
