@@ -29,8 +29,8 @@ class StandIn:
     def set_num_threads(self, threads: int) -> None:
         self.threads = threads
 
-    def compile(self, model: str, target: str, shapes: object = None):
-        assert target == "cpu"
+    def compile(self, model: str, target: str, shapes: object = None, precision: str = "float32"):
+        assert target == "cpu" and precision == "float32"
         self.shapes = shapes
         session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
         names = [output.name for output in session.get_outputs()]
@@ -39,7 +39,8 @@ class StandIn:
             return {name: y + np.float32(self.error) for name, y in zip(names, session.run(names, feeds), strict=True)}
 
         return SimpleNamespace(
-            run=run, bind=lambda feeds: lambda: run(feeds), build_report={"codegen": 0.5}, profile=lambda feeds: "kernel  time"
+            run=run, bind=lambda feeds: lambda: run(feeds), build_report={"codegen": 0.5}, profile=lambda feeds: "kernel  time",
+            precision=precision,
         )
 
 

@@ -204,7 +204,8 @@ def test_products_of_a_batch_pack_their_constant_operand():
 
 def test_rows_that_collide_in_the_cache_are_packed():
     """Rows 4096 bytes apart fall into one set of the first-level cache; 4160 bytes apart they do not."""
-    kernels = {k: lower_kernel(programs.dense(64, 512, k)).emitted.text for k in (1024, 1040)}
+    machine = replace(AVX512, l1_bytes=32 * 1024, l1_ways=8)
+    kernels = {k: lower_kernel(programs.dense(64, 512, k), machine=machine).emitted.text for k in (1024, 1040)}
     assert "x_packed" in kernels[1024] and "x_packed" not in kernels[1040]
     check(programs.dense(37, 512, 1024), programs.dense_reference, 1e-4)
 
